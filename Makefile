@@ -1,0 +1,37 @@
+# Two commands set everything up on a fresh machine, each making its own .venv if there is none:
+#   make demo   train the bundled OPID agent on household games and compare it before and after
+#   make test   lint, types and every test, stock ALFWorld included (compiled on the first run: a few minutes)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.train
+	$(BIN)/opid-gym quickstart
+
+test: $(VENV)/.dev lint
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing opid-gym and its learner into $(VENV) (PyTorch is large: a few minutes) ..."
+	$(PIP) --editable '.[train]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing everything the tests need into $(VENV), and compiling stock ALFWorld's planner (a few minutes) ..."
+	$(PIP) --editable '.[dev,stock]'
+	touch $@ $(VENV)/.train
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,347 @@
+"""The `opid-gym` command.
+
+Commands that need a learner or a language model live in other packages and are found through the entry-point group
+``opid_gym.commands``; agents by name through ``opid_gym.agents``. This module imports neither.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import gymnasium as gym
+import typer
+from gymnasium.vector import AutoresetMode
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import opid_gym
+from opid_gym.agent import Agent, Decision
+from opid_gym.evaluation import Evaluation, evaluate
+from opid_gym.registration import WORLDS
+from opid_gym.trajectory import Trajectory, write_jsonl
+from opid_gym.vector import TextVectorEnv
+
+# What a user can cause by a wrong argument or file. Anything else is a bug and keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError, gym.error.Error)
+
+DEFAULT_ENV = "opid/ALFWorld-v0"
+
+app = typer.Typer(
+    name="opid-gym",
+    help="Text environments for training and comparing language agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# Results go to standard output, everything said along the way to standard error.
+talk = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+EnvOption = Annotated[str, typer.Option("--env", help="Registered environment id (see `opid-gym envs`).")]
+SplitOption = Annotated[str | None, typer.Option(help="Which tasks, e.g. train, valid_seen or valid_unseen.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Further argument of the environment, as key=value; may be repeated."),
+]
+StepsOption = Annotated[int | None, typer.Option(help="Episode limit; the benchmark's own if not given.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of tables.")]
+
+
+def main() -> None:
+    """Entry point of the `opid-gym` script."""
+    for point in entry_points(group="opid_gym.commands"):
+        app.command(point.name)(explain_errors(_plugged(point)))
+    app()
+
+
+def explain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose user errors end in one line and exit code 2, and which ends quietly when interrupted."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt:
+            talk.print("\ninterrupted")
+            raise typer.Exit(130) from None
+        except USER_ERRORS as error:
+            if "--debug" in sys.argv:
+                raise
+            message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+            if isinstance(error, ModuleNotFoundError):
+                message += "; install what training needs with: pip install 'opid-gym[train]'"
+            talk.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    if version:
+        out.print(opid_gym.__version__)
+        raise typer.Exit
+
+
+@app.command("envs")
+@explain_errors
+def envs_command(as_json: JsonOption = False) -> None:
+    """List the environments."""
+    if as_json:
+        rows = [{"id": w.id, "max_episode_steps": w.max_episode_steps, "summary": w.summary} for w in WORLDS]
+        print(json.dumps(rows))
+        return
+    table = Table("environment", "steps", "what it is", box=None)
+    for world in WORLDS:
+        table.add_row(world.id, str(world.max_episode_steps), world.summary)
+    out.print(table)
+
+
+@app.command("eval")
+@explain_errors
+def eval_command(
+    agent: Annotated[str, typer.Option(help="Name of an agent, or folder of a saved language model.")],
+    env: EnvOption = DEFAULT_ENV,
+    split: SplitOption = None,
+    episodes: Annotated[int | None, typer.Option(help="Only the first N tasks; all if not given.", min=1)] = None,
+    num_envs: Annotated[int, typer.Option(help="Games played at once.", min=1)] = 32,
+    max_episode_steps: StepsOption = None,
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+    trajectories: Annotated[
+        Path | None, typer.Option("--trajectories", help="Write the episodes to this .jsonl.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Play every task of a split once and report success by task type, with 95 % intervals."""
+    arguments = env_arguments(split, max_episode_steps, set_)
+    envs = make_envs(env, num_envs, **arguments)
+    task_ids = list(envs.world.task_ids)[:episodes]
+    player = make_agent(agent, envs, seed=seed)
+    settings = {"env": env, "agent": agent, "split": split, "seed": seed, "env_arguments": arguments}
+    played: list[Trajectory] = []
+    with progress_bar("tasks", len(task_ids)) as advance:
+
+        def on_episode(trajectory: Trajectory) -> None:
+            advance(1)
+            if trajectories is not None:
+                played.append(trajectory)
+
+        result = evaluate(envs, player, task_ids, settings=settings, on_episode=on_episode)
+    envs.close()
+    if trajectories is not None:
+        write_jsonl(trajectories, sorted(played, key=lambda trajectory: trajectory.metadata["index"]))
+    if as_json:
+        print(result.to_json())
+    else:
+        out.print(result_table(result, title=f"{agent} on {env}"))
+
+
+@app.command("play")
+@explain_errors
+def play_command(
+    env: EnvOption = DEFAULT_ENV,
+    agent: Annotated[str | None, typer.Option(help="Watch this agent instead of playing yourself.")] = None,
+    split: SplitOption = None,
+    task_id: Annotated[str | None, typer.Option(help="Play this task.")] = None,
+    games: Annotated[int, typer.Option(help="How many games.", min=1)] = 1,
+    max_episode_steps: StepsOption = None,
+    delay: Annotated[float, typer.Option(help="Seconds between an agent's steps.", min=0.0)] = 0.3,
+    seed: SeedOption = 0,
+    set_: SetOption = None,
+) -> None:
+    """Play in the terminal, or watch an agent play."""
+    arguments = env_arguments(split, max_episode_steps, set_)
+    envs = make_envs(env, 1, seed=seed, **arguments)
+    player = Person(out) if agent is None else make_agent(agent, envs, seed=seed)
+    won = 0
+    for _ in range(games):
+        options = None if task_id is None else {"task_ids": [task_id]}
+        observations, infos = envs.reset(options=options)
+        player.reset(infos["_task"])
+        out.rule(f"[bold]{_escape(infos['task'][0])}[/]")
+        over = False
+        while not over:
+            if agent is not None:
+                out.print(_escape(observations[0]) + "\n")
+            try:
+                decision = player.act(observations, infos)[0]
+            except EOFError:
+                out.print("\nbye")
+                return
+            if isinstance(decision, str):
+                decision = Decision(decision)
+            if agent is not None:
+                note = "" if decision.valid else f"   [red]({_escape(decision.invalid_reason or 'invalid')})[/]"
+                out.print(f"[bold cyan]> {_escape(decision.action)}[/]{note}")
+                time.sleep(delay)
+            observations, _, terminations, truncations, infos = envs.step([decision.action])
+            over = bool(terminations[0] or truncations[0])
+        won += bool(infos["won"][0])
+        out.print(_escape(observations[0]) + "\n")
+        length = infos["episode"]["length"][0]
+        out.print(
+            f"[bold green]solved[/] in {length} steps"
+            if infos["won"][0]
+            else f"[bold red]not solved[/] in {length} steps"
+        )
+    if games > 1:
+        out.print(f"{won} of {games} games solved")
+    envs.close()
+
+
+class Person:
+    """The agent protocol for somebody at a keyboard."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def reset(self, mask: Any) -> None:
+        """A new game: say how to get help."""
+        self._console.print("[dim]Type a command; ? lists what is possible here, Ctrl-D ends.[/]\n")
+
+    def act(self, observations: Sequence[str], infos: Any) -> list[str]:
+        """Ask until there is a command."""
+        self._console.print(_escape(observations[0]) + "\n")
+        while True:
+            command = self._console.input("[bold cyan]> [/]").strip()
+            if command == "?":
+                actions = infos["admissible_actions"][0]
+                self._console.print("anything you like" if actions is None else _escape("  ".join(actions)))
+            elif command:
+                return [command]
+
+
+def env_arguments(split: str | None, max_episode_steps: int | None, pairs: Sequence[str] | None) -> dict[str, Any]:
+    """The keyword arguments of an environment from the command line's options.
+
+    Raises:
+        ValueError: a ``--set`` is not of the form key=value.
+    """
+    arguments: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition("=")
+        if not separator or not key.isidentifier():
+            raise ValueError(f"--set needs key=value, got {pair!r}")
+        try:
+            arguments[key] = json.loads(value)
+        except json.JSONDecodeError:
+            arguments[key] = value
+    if split is not None:
+        arguments["split"] = split
+    if max_episode_steps is not None:
+        arguments["max_episode_steps"] = max_episode_steps
+    return arguments
+
+
+def make_envs(env: str, num_envs: int, **arguments: Any) -> TextVectorEnv:
+    """The vector environment of a registered world, for `opid_gym.rollout.play`.
+
+    Raises:
+        ValueError: an unknown id; the message gives the nearest.
+    """
+    known = [world.id for world in WORLDS]
+    if env not in gym.registry:
+        near = get_close_matches(env, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown environment {env!r}; known: {known}{hint}")
+    envs = gym.make_vec(env, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **arguments)
+    if not isinstance(envs, TextVectorEnv):
+        raise ValueError(f"{env!r} is not a text environment of this package's contract")
+    return envs
+
+
+def make_agent(name: str, envs: TextVectorEnv, *, seed: int) -> Agent:
+    """An agent by its registered name, or the language model saved in a folder.
+
+    Raises:
+        ValueError: neither; the message lists the names.
+    """
+    agents = {point.name: point for point in entry_points(group="opid_gym.agents")}
+    if name in agents and name != "lm":
+        agent: Agent = agents[name].load().make(envs, seed=seed)
+        return agent
+    if Path(name).is_dir():
+        saved: Agent = agents["lm"].load().make(envs, seed=seed, path=name)
+        return saved
+    known = sorted(set(agents) - {"lm"})
+    raise ValueError(f"agent {name!r} is neither one of {known} nor a folder with a saved model")
+
+
+class progress_bar:  # noqa: N801  (a context manager, used like a function)
+    """A progress bar on standard error; yields a function that advances it.
+
+    >>> with progress_bar("games", 3) as advance:
+    ...     advance(1)
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=talk,
+            transient=True,
+        )
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> Callable[[int], None]:
+        self._progress.start()
+        return lambda count: self._progress.advance(self._task, count)
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+def result_table(result: Evaluation, title: str) -> Table:
+    """Success by task type, with intervals, as a table."""
+    table = Table("task type", "episodes", "success", "95 % interval", title=title, title_justify="left", box=None)
+    counts = result.to_dict()["by_task_type"]
+    rows = [*result.by_task_type().items(), ("all", result.success)]
+    for name, interval in rows:
+        count = counts[name]["episodes"] if name != "all" else len(result.episodes)
+        table.add_row(
+            name,
+            str(count),
+            f"{interval.estimate:.1%}",
+            f"{interval.low:.1%} to {interval.high:.1%}",
+            style="bold" if name == "all" else "",
+        )
+    return table
+
+
+def _plugged(point: EntryPoint) -> Callable[..., Any]:
+    try:
+        command: Callable[..., Any] = point.load()
+        return command
+    except ModuleNotFoundError as error:
+        problem = error  # one broken plug-in must not take the other commands away
+
+    def missing() -> None:
+        raise problem
+
+    missing.__doc__ = f"Not available: {problem}."
+    return missing
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The registered environments, as data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import gymnasium as gym
+
+from opid_gym.env import TextEnv
+from opid_gym.vector import TextVectorEnv
+from opid_gym.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSpec:
+    """One registered world.
+
+    Attributes:
+        id: the Gymnasium id.
+        world: ``module:Class`` of the world, imported when an environment is made.
+        max_episode_steps: the original benchmark's limit.
+        summary: one line for ``opid-gym envs``.
+    """
+
+    id: str
+    world: str
+    max_episode_steps: int
+    summary: str
+
+
+WORLDS = (
+    WorldSpec(
+        id="opid/ALFWorld-v0",
+        world="opid_gym_envs.alfworld.env:ALFWorld",
+        max_episode_steps=50,
+        summary="household tasks in text, with the transcripts of stock ALFWorld",
+    ),
+)
+
+
+def register_worlds() -> None:
+    """Tell Gymnasium about every world of `WORLDS`; doing it again changes nothing."""
+    for spec in WORLDS:
+        if spec.id not in gym.registry:
+            gym.register(
+                spec.id,
+                entry_point="opid_gym.registration:make_env",
+                vector_entry_point="opid_gym.registration:make_vector_env",
+                max_episode_steps=spec.max_episode_steps,
+                kwargs={"world": spec.world},
+            )
+
+
+def make_env(world: str, seed: int = 0, render_mode: str | None = None, **kwargs: Any) -> TextEnv:
+    """Entry point of `gymnasium.make`; `kwargs` go to the world."""
+    return TextEnv(make_world(world, **kwargs), seed=seed, render_mode=render_mode)
+
+
+def make_vector_env(
+    world: str,
+    num_envs: int = 1,
+    group_size: int = 1,
+    seed: int = 0,
+    max_episode_steps: int | None = None,
+    autoreset_mode: Any = gym.vector.AutoresetMode.NEXT_STEP,
+    render_mode: str | None = None,
+    **kwargs: Any,
+) -> TextVectorEnv:
+    """Entry point of `gymnasium.make_vec`; `kwargs` go to the world."""
+    return TextVectorEnv(
+        make_world(world, **kwargs),
+        num_envs,
+        group_size=group_size,
+        seed=seed,
+        max_episode_steps=max_episode_steps,
+        autoreset_mode=autoreset_mode,
+        render_mode=render_mode,
+    )
+
+
+def make_world(world: str, **kwargs: Any) -> World:
+    """Import ``module:Class`` and build it.
+
+    Raises:
+        TypeError: a keyword the world does not know; the message lists those it does.
+    """
+    module, _, name = world.partition(":")
+    factory = cast(Callable[..., World], getattr(import_module(module), name))
+    allowed = [parameter for parameter in inspect.signature(factory).parameters if parameter != "self"]
+    unknown = sorted(set(kwargs) - set(allowed))
+    if unknown:
+        raise TypeError(f"{name} has no arguments {unknown}; allowed: {allowed}")
+    return factory(**kwargs)

@@ -1,0 +1,65 @@
+"""Every reply gives something to send, and a reason when it is invalid."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opid_gym.actions import BARE, TAGGED, ActionFormat, parse_action
+
+
+@pytest.mark.parametrize(
+    ("reply", "action", "reason"),
+    [
+        ("<think>a</think><action>Look</action>", "look", None),
+        ("<THINK>a</THINK>\n<Action>\n go to desk 1 \n</Action> bye", "go to desk 1", None),
+        ("<think>say <action>no</action></think><action>look</action>", "look", None),
+        ("<think>a</think><action>look</action><action>help</action>", "look", None),
+        ("<action>look</action>", "look", "no <think>...</think> in the reply"),
+        ("<think>a</think>look", "<think>a</think>look", "no <action>...</action> in the reply"),
+        ("<think>a</think><action>look", "<think>a</think><action>look", "no <action>...</action> in the reply"),
+        ("<think>a</think></action>look<action>", None, "no <action>...</action> in the reply"),
+        ("<think>看</think><action>look</action>", "look", "Chinese characters in the reply"),
+        ("<think>a</think><action> </action>", "", "the action is empty"),
+    ],
+)
+def test_tagged_replies(reply: str, action: str | None, reason: str | None) -> None:
+    parsed = parse_action(reply)
+    assert parsed.valid == (reason is None)
+    assert parsed.reason == reason
+    if action is not None:
+        assert parsed.action == action[-30:]
+
+
+def test_options() -> None:
+    admissible = ("look", "go to desk 1")
+    checked = ActionFormat(admissible=True)
+    assert parse_action("<think></think><action>look</action>", checked, admissible).valid
+    assert parse_action("<think></think><action>jump</action>", checked, admissible).reason == (
+        "the action is not admissible here"
+    )
+    assert parse_action(" look\n", BARE).action == "look"
+    assert parse_action("", BARE).reason == "the action is empty"
+    assert parse_action("<think>看</think><action>X</action>", ActionFormat(chinese=True, lower=False)).action == "X"
+    assert parse_action("<action>look</action>", ActionFormat(reasoning=False)).valid
+
+
+@given(st.text(), st.sampled_from([TAGGED, BARE, ActionFormat(admissible=True)]))
+def test_no_text_raises_and_every_invalid_one_has_a_reason(reply: str, format: ActionFormat) -> None:
+    parsed = parse_action(reply, format, ("look",))
+    assert parsed.valid == (parsed.reason is None)
+    assert len(parsed.action) <= format.max_characters
+
+
+@pytest.mark.parametrize("piece", ["<action>", "<think>", "</action>", "a", "\0", "<think></think><action>"])
+def test_a_megabyte_is_parsed_in_linear_time(piece: str) -> None:
+    reply = piece * (2**20 // len(piece))
+    start = time.process_time()
+    parsed = parse_action(reply)
+    # Quadratic work on this input takes minutes; a second is room for any machine.
+    assert time.process_time() - start < 1
+    assert not parsed.valid
+    assert len(parsed.action) <= TAGGED.max_characters
