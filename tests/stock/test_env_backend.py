@@ -1,0 +1,44 @@
+"""`backend="textworld"` is stock itself behind the same API: both backends give the same episode."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import opid_gym
+
+gym.register_envs(opid_gym)
+DATA = Path(__file__).parents[1] / "data" / "alfworld"
+
+
+@pytest.mark.parametrize("source", ["file", "generated"])
+def test_both_backends_play_the_same_episode(source: str, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"size": "small", "split": "valid_seen", "count": 6}
+    if source == "file":
+        with tarfile.open(DATA / "games.tar.gz") as archive:
+            archive.extractall(tmp_path, filter="data")
+        arguments = {"games": sorted(tmp_path.glob("train/*heat*/*/game.tw-pddl"))}
+    ours, stock = (
+        gym.make("opid/ALFWorld-v0", backend=backend, max_episode_steps=12, **arguments)
+        for backend in ("native", "textworld")
+    )
+    rng = np.random.default_rng(0)
+    a, b = ours.reset(seed=1), stock.reset(seed=1)
+    assert a == b
+    ended = False
+    while not ended:
+        actions = a[-1]["admissible_actions"]
+        action = str(rng.choice(actions)) if rng.random() < 0.8 else "juggle"
+        a, b = ours.step(action), stock.step(action)  # type: ignore[assignment]
+        assert a == b
+        ended = a[2] or a[3]
+    stock.close()
+    with pytest.raises(NotImplementedError, match="backend='native'"):
+        stock.reset()
+        stock.unwrapped.expert_action()  # type: ignore[attr-defined]
+    stock.close()
