@@ -1,8 +1,8 @@
 """The household as data: rooms, furniture, things, and what goes where.
 
-Plain tables, no behaviour beyond reading them. The vocabulary and the containment relations are those of ALFRED
-(Shridhar et al., 2020, arXiv 1912.01734), which took them from the AI2-THOR simulator, so that a generated game speaks the language of the
-official ones. Counts and likelihoods are our own.
+Plain tables, no behaviour beyond reading them. The vocabulary and the containment relations are those of
+ALFRED (Shridhar et al., 2020, arXiv 1912.01734), which took them from the AI2-THOR simulator, so that a
+generated game speaks the language of the official ones. Counts and likelihoods are our own.
 
 Names are the simulator's (``SinkBasin``); an agent reads them lower-cased and numbered (``sinkbasin 1``).
 """
@@ -14,22 +14,27 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 _TABLE = (
-    "AlarmClock Apple BaseballBat BasketBall Book Bowl Box Bread ButterKnife CD Candle CellPhone Cloth CreditCard Cup "
-    "DishSponge Egg Fork Glassbottle HandTowel Kettle KeyChain Knife Ladle Laptop Lettuce Mug Newspaper Pan PaperTowel Pen "
-    "Pencil PepperShaker Plate Pot Potato RemoteControl SaltShaker SoapBar SoapBottle Spatula Spoon SprayBottle Statue "
-    "TennisRacket TissueBox ToiletPaper ToiletPaperRoll Tomato Vase Watch WateringCan WineBottle"
+    "AlarmClock Apple BaseballBat BasketBall Book Bowl Box Bread ButterKnife CD Candle CellPhone Cloth "
+    "CreditCard Cup DishSponge Egg Fork Glassbottle HandTowel Kettle KeyChain Knife Ladle Laptop Lettuce "
+    "Mug Newspaper Pan PaperTowel Pen Pencil PepperShaker Plate Pot Potato RemoteControl SaltShaker SoapBar "
+    "SoapBottle Spatula Spoon SprayBottle Statue TennisRacket TissueBox ToiletPaper ToiletPaperRoll Tomato "
+    "Vase Watch WateringCan WineBottle"
 )
 _SEAT = "BasketBall Book Box CellPhone Cloth CreditCard KeyChain Laptop Newspaper Pillow RemoteControl"
 _DRESSER = (
-    "AlarmClock BasketBall Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup Glassbottle KeyChain Laptop Mug Newspaper "
-    "Pen Pencil Plate RemoteControl SprayBottle Statue TennisRacket TissueBox ToiletPaper ToiletPaperRoll Vase Watch "
-    "WateringCan WineBottle"
+    "AlarmClock BasketBall Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup Glassbottle KeyChain "
+    "Laptop Mug Newspaper Pen Pencil Plate RemoteControl SprayBottle Statue TennisRacket TissueBox "
+    "ToiletPaper ToiletPaperRoll Vase Watch WateringCan WineBottle"
 )
 _WASHING = "Cloth DishSponge HandTowel SoapBar"
 
 
+def _names(words: str) -> tuple[str, ...]:
+    return tuple(words.split())
+
+
 def _sets(table: Mapping[str, str]) -> Mapping[str, frozenset[str]]:
-    return MappingProxyType({key: frozenset(names.split()) for key, names in table.items()})
+    return MappingProxyType({key: frozenset(_names(words)) for key, words in table.items()})
 
 
 CAN_CONTAIN: Mapping[str, frozenset[str]] = _sets(
@@ -38,12 +43,13 @@ CAN_CONTAIN: Mapping[str, frozenset[str]] = _sets(
         "BathtubBasin": _WASHING,
         "Bed": "BaseballBat BasketBall Book CellPhone Laptop Newspaper Pillow TennisRacket",
         "Cabinet": (
-            "Book Bowl Box CD Candle Cloth Cup DishSponge Glassbottle HandTowel Kettle Ladle Mug Newspaper Pan PepperShaker Plate "
-            "Plunger Pot SaltShaker SoapBar SoapBottle SprayBottle TissueBox ToiletPaper ToiletPaperRoll Vase WateringCan WineBottle"
+            "Book Bowl Box CD Candle Cloth Cup DishSponge Glassbottle HandTowel Kettle Ladle Mug Newspaper "
+            "Pan PepperShaker Plate Plunger Pot SaltShaker SoapBar SoapBottle SprayBottle TissueBox "
+            "ToiletPaper ToiletPaperRoll Vase WateringCan WineBottle"
         ),
         "Cart": (
-            "Candle Cloth DishSponge HandTowel Mug PaperTowel Plunger SoapBar SoapBottle SprayBottle Statue TissueBox "
-            "ToiletPaper ToiletPaperRoll Vase"
+            "Candle Cloth DishSponge HandTowel Mug PaperTowel Plunger SoapBar SoapBottle SprayBottle Statue "
+            "TissueBox ToiletPaper ToiletPaperRoll Vase"
         ),
         "CoffeeMachine": "Mug",
         "CoffeeTable": _TABLE,
@@ -51,15 +57,15 @@ CAN_CONTAIN: Mapping[str, frozenset[str]] = _sets(
         "Desk": _DRESSER + " SoapBottle",
         "DiningTable": _TABLE,
         "Drawer": (
-            "Book ButterKnife CD Candle CellPhone Cloth CreditCard DishSponge Fork HandTowel KeyChain Knife Ladle Newspaper Pen "
-            "Pencil PepperShaker RemoteControl SaltShaker SoapBar SoapBottle Spatula Spoon SprayBottle TissueBox ToiletPaper "
-            "ToiletPaperRoll Watch WateringCan"
+            "Book ButterKnife CD Candle CellPhone Cloth CreditCard DishSponge Fork HandTowel KeyChain Knife "
+            "Ladle Newspaper Pen Pencil PepperShaker RemoteControl SaltShaker SoapBar SoapBottle Spatula "
+            "Spoon SprayBottle TissueBox ToiletPaper ToiletPaperRoll Watch WateringCan"
         ),
         "Dresser": _DRESSER,
         "Fridge": "Apple Bowl Bread Cup Egg Glassbottle Lettuce Mug Pan Plate Pot Potato Tomato WineBottle",
         "GarbageCan": (
-            "Apple Bread CD Cloth DishSponge Egg HandTowel Lettuce Newspaper PaperTowel Pen Pencil Potato SoapBar SoapBottle "
-            "SprayBottle TissueBox ToiletPaper ToiletPaperRoll Tomato WineBottle"
+            "Apple Bread CD Cloth DishSponge Egg HandTowel Lettuce Newspaper PaperTowel Pen Pencil Potato "
+            "SoapBar SoapBottle SprayBottle TissueBox ToiletPaper ToiletPaperRoll Tomato WineBottle"
         ),
         "HandTowelHolder": "HandTowel",
         "LaundryHamper": "Cloth",
@@ -67,21 +73,23 @@ CAN_CONTAIN: Mapping[str, frozenset[str]] = _sets(
         "Ottoman": _SEAT,
         "Safe": "CD CellPhone CreditCard KeyChain Statue Vase Watch",
         "Shelf": (
-            "AlarmClock Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup DishSponge Glassbottle HandTowel Kettle KeyChain Mug "
-            "Newspaper PaperTowel Pen Pencil PepperShaker Plate Pot RemoteControl SaltShaker SoapBar SoapBottle SprayBottle "
-            "Statue TissueBox ToiletPaper ToiletPaperRoll Vase Watch WateringCan WineBottle"
+            "AlarmClock Book Bowl Box CD Candle CellPhone Cloth CreditCard Cup DishSponge Glassbottle "
+            "HandTowel Kettle KeyChain Mug Newspaper PaperTowel Pen Pencil PepperShaker Plate Pot "
+            "RemoteControl SaltShaker SoapBar SoapBottle SprayBottle Statue TissueBox ToiletPaper "
+            "ToiletPaperRoll Vase Watch WateringCan WineBottle"
         ),
         "SideTable": _TABLE,
         "SinkBasin": (
-            "Apple Bowl ButterKnife Cloth Cup DishSponge Egg Fork Glassbottle HandTowel Kettle Knife Ladle Lettuce Mug Pan Plate "
-            "Pot Potato SoapBar Spatula Spoon Tomato"
+            "Apple Bowl ButterKnife Cloth Cup DishSponge Egg Fork Glassbottle HandTowel Kettle Knife Ladle "
+            "Lettuce Mug Pan Plate Pot Potato SoapBar Spatula Spoon Tomato"
         ),
         "Sofa": _SEAT,
         "StoveBurner": "Kettle Pan Pot",
         "TVStand": "TissueBox",
         "Toaster": "",
         "Toilet": (
-            "Candle Cloth DishSponge HandTowel Newspaper PaperTowel SoapBar SoapBottle SprayBottle TissueBox ToiletPaper ToiletPaperRoll"
+            "Candle Cloth DishSponge HandTowel Newspaper PaperTowel SoapBar SoapBottle SprayBottle "
+            "TissueBox ToiletPaper ToiletPaperRoll"
         ),
         "ToiletPaperHanger": "ToiletPaper ToiletPaperRoll",
         "TowelHolder": "Towel",
@@ -93,17 +101,19 @@ OPENABLE: frozenset[str] = frozenset({"Cabinet", "Drawer", "Fridge", "Microwave"
 """Receptacle types with a door or a front. All start closed; some cabinets have none (as in ALFRED's scenes)."""
 
 CLEANABLE: frozenset[str] = frozenset(
-    ["Apple", "Bowl", "ButterKnife", "Cloth", "Cup", "DishSponge", "Egg", "Fork", "Kettle", "Knife", "Ladle", "Lettuce", "Mug", "Pan", "Plate", "Pot", "Potato", "SoapBar", "Spatula", "Spoon", "Tomato"]
+    _names(
+        "Apple Bowl ButterKnife Cloth Cup DishSponge Egg Fork Kettle Knife Ladle Lettuce Mug Pan Plate Pot "
+        "Potato SoapBar Spatula Spoon Tomato"
+    )
 )
-HEATABLE: frozenset[str] = frozenset(["Apple", "Bread", "Cup", "Egg", "Mug", "Plate", "Potato", "Tomato"])
+HEATABLE: frozenset[str] = frozenset(_names("Apple Bread Cup Egg Mug Plate Potato Tomato"))
 COOLABLE: frozenset[str] = frozenset(
-    ["Apple", "Bowl", "Bread", "Cup", "Egg", "Lettuce", "Mug", "Pan", "Plate", "Pot", "Potato", "Tomato", "WineBottle"]
+    _names("Apple Bowl Bread Cup Egg Lettuce Mug Pan Plate Pot Potato Tomato WineBottle")
 )
-SLICEABLE: frozenset[str] = frozenset(["Apple", "Bread", "Egg", "Lettuce", "Potato", "Tomato"])
+SLICEABLE: frozenset[str] = frozenset(_names("Apple Bread Egg Lettuce Potato Tomato"))
 TOGGLEABLE: frozenset[str] = frozenset({"DeskLamp", "FloorLamp"})
-RECEPTACLE_OBJECTS: frozenset[str] = frozenset(["Bowl", "Box", "Cup", "Mug", "Pan", "Plate", "Pot"])
+RECEPTACLE_OBJECTS: frozenset[str] = frozenset(_names("Bowl Box Cup Mug Pan Plate Pot"))
 """Things that count as receptacles themselves (``isReceptacleObject``): examining one tells what is in it."""
-KNIVES: frozenset[str] = frozenset({"ButterKnife", "Knife"})
 
 APPLIANCE: Mapping[str, str] = MappingProxyType(
     {
@@ -282,8 +292,10 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
                 "Microwave": (1, 1),
                 "SinkBasin": (1, 1),
             },
-            objects=tuple(
-                ["Apple", "Book", "Bowl", "Bread", "ButterKnife", "Cup", "DishSponge", "Egg", "Fork", "Glassbottle", "Kettle", "Knife", "Ladle", "Lettuce", "Mug", "Pan", "PaperTowel", "PepperShaker", "Plate", "Pot", "Potato", "SaltShaker", "SoapBottle", "Spatula", "Spoon", "SprayBottle", "Statue", "Tomato", "Vase", "WineBottle"]
+            objects=_names(
+                "Apple Book Bowl Bread ButterKnife Cup DishSponge Egg Fork Glassbottle Kettle Knife Ladle "
+                "Lettuce Mug Pan PaperTowel PepperShaker Plate Pot Potato SaltShaker SoapBottle Spatula "
+                "Spoon SprayBottle Statue Tomato Vase WineBottle"
             ),
             fixtures=("Chair", "LightSwitch", "Sink", "StoveKnob", "Window"),
         ),
@@ -315,8 +327,9 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
                 "SideTable": (1, 1),
                 "Sofa": (1, 1),
             },
-            objects=tuple(
-                ["Book", "Bowl", "Box", "Candle", "CellPhone", "CreditCard", "KeyChain", "Laptop", "Newspaper", "Pen", "Pencil", "Pillow", "Plate", "RemoteControl", "Statue", "TissueBox", "Vase", "Watch", "WateringCan"]
+            objects=_names(
+                "Book Bowl Box Candle CellPhone CreditCard KeyChain Laptop Newspaper Pen Pencil Pillow "
+                "Plate RemoteControl Statue TissueBox Vase Watch WateringCan"
             ),
             fixtures=("Chair", "Curtains", "HousePlant", "LightSwitch", "Painting", "Television", "Window"),
             lamps=True,
@@ -348,8 +361,9 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
                 "Shelf": (1, 2),
                 "SideTable": (1, 1),
             },
-            objects=tuple(
-                ["AlarmClock", "BaseballBat", "BasketBall", "Book", "Bowl", "CD", "CellPhone", "Cloth", "CreditCard", "KeyChain", "Laptop", "Mug", "Pen", "Pencil", "Pillow", "RemoteControl", "Statue", "TennisRacket", "TissueBox", "Vase", "Watch"]
+            objects=_names(
+                "AlarmClock BaseballBat BasketBall Book Bowl CD CellPhone Cloth CreditCard KeyChain Laptop "
+                "Mug Pen Pencil Pillow RemoteControl Statue TennisRacket TissueBox Vase Watch"
             ),
             fixtures=("Blinds", "Chair", "Curtains", "LightSwitch", "Mirror", "Painting", "Poster", "Window"),
             lamps=True,
@@ -383,8 +397,9 @@ ROOMS: Mapping[str, Room] = MappingProxyType(
                 "SinkBasin": (1, 1),
                 "Toilet": (1, 1),
             },
-            objects=tuple(
-                ["Candle", "Cloth", "DishSponge", "HandTowel", "Newspaper", "PaperTowel", "Plunger", "SoapBar", "SoapBottle", "SprayBottle", "TissueBox", "ToiletPaper", "ToiletPaperRoll", "Towel", "Vase", "WateringCan"]
+            objects=_names(
+                "Candle Cloth DishSponge HandTowel Newspaper PaperTowel Plunger SoapBar SoapBottle "
+                "SprayBottle TissueBox ToiletPaper ToiletPaperRoll Towel Vase WateringCan"
             ),
             fixtures=("LightSwitch", "Mirror", "Painting", "ScrubBrush", "ShowerDoor", "Sink", "Window"),
         ),
@@ -421,10 +436,11 @@ TYPE_NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def likelihood(receptacle_type: str, object_type: str) -> int:
-    """How likely one such thing is to be found in one such receptacle, as an integer weight; 0 where it does not fit.
+    """How likely one such thing is to be found in one such receptacle, as an integer weight; 0 where it does
+    not fit.
 
-    Both names as ALFRED spells them. The generator places by these weights and the searching expert searches by them, as people do: by
-    what is usual, and by how much a place holds.
+    Both names as ALFRED spells them. The generator places by these weights and the searching expert searches
+    by them, as people do: by what is usual, and by how much a place holds.
     """
     if object_type in TOGGLEABLE:
         fits = receptacle_type in LAMP_SURFACES

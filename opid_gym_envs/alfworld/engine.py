@@ -3,8 +3,8 @@
 The rules reproduced here are those of ALFWorld 0.4 on TextWorld 1.7 (Shridhar et al., 2021, https://arxiv.org/abs/2010.03768),
 including its peculiarities, which tests compare against the original:
 
-- Objects are *in* receptacles and, separately, *at* locations. Taking an object removes it from the location where the agent
-  stands, putting it adds that location; whoever relies on the second kind of fact (slicing) may see a stale one.
+- Objects are *in* receptacles and, separately, *at* locations. Taking an object removes it from the location where the
+  agent stands, putting it adds that location; whoever relies on the second kind of fact (slicing) may see a stale one.
 - ``look`` lists an object as lying about only if it is at the agent's location and was once taken out of a receptacle
   that stands there.
 - Two receptacles at one location are both usable, and going from one to the other is impossible.
@@ -49,13 +49,13 @@ class Engine:
 
     An engine is made at the start of the episode and may be reset, copied and stepped at will; it costs microseconds.
 
-    >>> from opid_gym_envs.alfworld import load_problem   # doctest: +SKIP
-    >>> engine = Engine(Game.compile(load_problem("game.tw-pddl")))   # doctest: +SKIP
-    >>> print(engine.reset())   # doctest: +SKIP
-    -= Welcome to TextWorld, ALFRED! =-
-    ...
-    >>> engine.step("go to fridge 1")   # doctest: +SKIP
-    'You arrive at fridge 1. The fridge 1 is closed.'
+    >>> from opid_gym_envs.alfworld.generator import generate
+    >>> engine = Engine(Game.compile(generate(seed=1, size="small")))
+    >>> introduction = engine.reset()
+    >>> "look" in engine.admissible_commands()
+    True
+    >>> engine.step("dance")
+    'Nothing happens.'
 
     Attributes:
         game: the game being played; shared, never changed.
@@ -79,6 +79,10 @@ class Engine:
 
     def __init__(self, game: Game) -> None:
         self.game = game
+        # Listed when first asked for, and anew after whatever changes them; None until then.
+        self._commands: dict[str, _Action] | None = None
+        self._admissible: tuple[str, ...] | None = None
+        self._won: bool | None = None
         self.reset()
 
     # ---------------------------------------------------------------------------------------------- the player's side
@@ -97,20 +101,18 @@ class Engine:
         self._opened = start.opened
         self._marks = list(start.marks)
         self._spots = list(start.spots)
-        self._checked = set(start.checked) if game.tracks_checked else None
+        self._checked = set(start.checked) if "checked" in game.watched else None
         self._floor: set[tuple[int, int]] = set()  # (object, receptacle) once taken out and not put back
-        self._won: bool | None = None
-        self._forget()
-        if self._here >= 0 and game.near[self._here]:
+        self._won = None
+        self._commands = self._admissible = None
+        if game.near[self._here]:
             view = self._look(0, 0, noted=False)
         else:
             names = [
-                "a " + name
-                for name, places in zip(game.receptacle_names, game.places, strict=True)
-                for _ in places
+                "a " + name for name, places in zip(game.receptacle_names, game.places, strict=True) for _ in places
             ]
             view = f"You are in the middle of a room. Looking quickly around you, you see {_listing(names)}."
-        return _WELCOME + view + game.intro_task
+        return f"{_WELCOME}{view}\n\nYour task is to: {game.problem.task}."
 
     def step(self, command: str) -> str:
         """Play one command.
@@ -126,9 +128,10 @@ class Engine:
         target = game.go_to.get(command)
         if target is not None:
             return self._go(target)
-        if self._commands is None:
-            self._list_commands()
-        action = self._commands.get(command)  # type: ignore[union-attr]
+        commands = self._commands
+        if commands is None:
+            commands = self._commands = self._list_commands()
+        action = commands.get(command)
         if action is None:
             return NOTHING_HAPPENS
         perform, first, second = action
@@ -138,8 +141,8 @@ class Engine:
         """All commands that do something now, sorted; the same tuple until the next step that changes them."""
         if self._admissible is None:
             if self._commands is None:
-                self._list_commands()
-            ordered = sorted(self._commands)  # type: ignore[arg-type]
+                self._commands = self._list_commands()
+            ordered = sorted(self._commands)
             middle = bisect_left(ordered, "go to ")
             self._admissible = (*ordered[:middle], *self.game.go_block(self._here), *ordered[middle:])
         return self._admissible
@@ -186,7 +189,7 @@ class Engine:
 
     @property
     def here(self) -> int:
-        """The agent's location as an index into ``game.locations``; -1 for nowhere."""
+        """The agent's location as an index into ``game.locations``."""
         return self._here
 
     @property
@@ -221,58 +224,54 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------- what happens
 
-    def _forget(self) -> None:
-        self._commands: dict[str, _Action] | None = None
-        self._admissible: tuple[str, ...] | None = None
-
-    def _list_commands(self) -> None:
+    def _list_commands(self) -> dict[str, _Action]:
+        """What can be done here and now except going elsewhere, by command."""
         game, held = self.game, self._held
         commands: dict[str, _Action] = {"inventory": (Engine._inventory, 0, 0)}
         if game.problem.dialect.help is not None:
             commands["help"] = (Engine._help, 0, 0)
         here = self._here
-        if here >= 0:
-            commands["look"] = (Engine._look, 0, 0)
-            objects, properties = game.object_names, game.properties
-            for r in game.near[here]:
-                name = game.receptacle_names[r]
-                contents = self._contents[r]
-                accessible = True
-                commands["examine " + name] = (Engine._examine_receptacle, r, 0)
-                if game.openable[r]:
-                    if self._opened >> r & 1:
-                        commands["close " + name] = (Engine._close, r, 0)
-                    else:
-                        commands["open " + name] = (Engine._open, r, 0)
-                        accessible = False
-                take = accessible and not self._hands_full
-                for o in contents:
+        commands["look"] = (Engine._look, 0, 0)
+        objects, properties = game.object_names, game.properties
+        for r in game.near[here]:
+            name = game.receptacle_names[r]
+            contents = self._contents[r]
+            accessible = True
+            commands["examine " + name] = (Engine._examine_receptacle, r, 0)
+            if game.openable[r]:
+                if self._opened >> r & 1:
+                    commands["close " + name] = (Engine._close, r, 0)
+                else:
+                    commands["open " + name] = (Engine._open, r, 0)
+                    accessible = False
+            take = accessible and not self._hands_full
+            for o in contents:
+                kind = properties[o]
+                if kind & TOGGLEABLE:
+                    commands["use " + objects[o]] = (Engine._use, o, 0)
+                if take and kind & PICKUPABLE:
+                    commands[f"take {objects[o]} from {name}"] = (Engine._take, o, r)
+            for o in held:
+                if accessible and o in game.accepts[r]:
+                    put = game.put_command.format(o=objects[o], r=name)
+                    commands[put] = (Engine._put, o, r)
+                station = game.stations[r]
+                if station:
                     kind = properties[o]
-                    if kind & TOGGLEABLE:
-                        commands["use " + objects[o]] = (Engine._use, o, 0)
-                    if take and kind & PICKUPABLE:
-                        commands[f"take {objects[o]} from {name}"] = (Engine._take, o, r)
-                for o in held:
-                    if accessible and o in game.accepts[r]:
-                        put = game.put_command.format(o=objects[o], r=name)
-                        commands[put] = (Engine._put, o, r)
-                    station = game.stations[r]
-                    if station:
-                        kind = properties[o]
-                        if station & SINK and kind & CLEANABLE:
-                            commands[f"clean {objects[o]} with {name}"] = (Engine._clean, o, r)
-                        if station & MICROWAVE and kind & HEATABLE:
-                            commands[f"heat {objects[o]} with {name}"] = (Engine._heat, o, r)
-                        if station & FRIDGE and kind & COOLABLE:
-                            commands[f"cool {objects[o]} with {name}"] = (Engine._cool, o, r)
-            for knife in held:
-                if properties[knife] & KNIFE:
-                    for o, spots in enumerate(self._spots):
-                        if here in spots and properties[o] & SLICEABLE:
-                            commands[f"slice {objects[o]} with {objects[knife]}"] = (Engine._slice, o, knife)
+                    if station & SINK and kind & CLEANABLE:
+                        commands[f"clean {objects[o]} with {name}"] = (Engine._clean, o, r)
+                    if station & MICROWAVE and kind & HEATABLE:
+                        commands[f"heat {objects[o]} with {name}"] = (Engine._heat, o, r)
+                    if station & FRIDGE and kind & COOLABLE:
+                        commands[f"cool {objects[o]} with {name}"] = (Engine._cool, o, r)
+        for knife in held:
+            if properties[knife] & KNIFE:
+                for o, spots in enumerate(self._spots):
+                    if here in spots and properties[o] & SLICEABLE:
+                        commands[f"slice {objects[o]} with {objects[knife]}"] = (Engine._slice, o, knife)
         for o in held:
             commands["examine " + game.object_names[o]] = (Engine._examine_object, o, 0)
-        self._commands = commands
+        return commands
 
     def _changed(self, *predicates: str) -> None:
         if self._won is not None and not self.game.watched.isdisjoint(predicates):
@@ -285,11 +284,11 @@ class Engine:
 
     def _go(self, r: int) -> str:
         game = self.game
-        end = next((l for l in game.places[r] if l != self._here), None)
-        if end is None or self._here < 0:
+        end = next((place for place in game.places[r] if place != self._here), None)
+        if end is None:
             return NOTHING_HAPPENS
         self._here = end
-        self._forget()
+        self._commands = self._admissible = None
         self._changed("atlocation")
         by_location = game.problem.dialect.arrival == "location"
         place = game.location_names[end] if by_location else game.receptacle_names[r]
@@ -335,14 +334,14 @@ class Engine:
 
     def _open(self, r: int, _: int) -> str:
         self._opened |= 1 << r
-        self._forget()
+        self._commands = self._admissible = None
         self._changed("opened")
         self._note(self.game.receptacles[r])
         return f"You open the {self.game.receptacle_names[r]}. {self._describe(r)}"
 
     def _close(self, r: int, _: int) -> str:
         self._opened &= ~(1 << r)
-        self._forget()
+        self._commands = self._admissible = None
         self._changed("opened")
         return f"You close the {self.game.receptacle_names[r]}."
 
@@ -352,7 +351,7 @@ class Engine:
         self._hands_full = True
         self._spots[o] = tuple(spot for spot in self._spots[o] if spot != self._here)
         self._floor.add((o, r))
-        self._forget()
+        self._commands = self._admissible = None
         self._changed("inreceptacle", "holds", "holdsany", "objectatlocation")
         return f"You pick up the {self.game.object_names[o]} from the {self.game.receptacle_names[r]}."
 
@@ -367,7 +366,7 @@ class Engine:
         self._held = tuple(other for other in self._held if other != o)
         self._hands_full = False
         self._floor.discard((o, r))
-        self._forget()
+        self._commands = self._admissible = None
         self._changed("inreceptacle", "holds", "holdsany", "objectatlocation")
         return game.put_feedback.format(o=game.object_names[o], r=game.receptacle_names[r])
 
@@ -401,19 +400,14 @@ class Engine:
         return f"You sliced the {self.game.object_names[o]} with the {self.game.object_names[knife]}."
 
     def _inventory(self, _: int, __: int) -> str:
-        self._note_agent()
+        self._note(self.game.agent)
         if not self._hands_full:
             return "You are not carrying anything."
         return f"You are carrying: {_listing([self.game.articles[o] for o in self._held])}."
 
     def _help(self, _: int, __: int) -> str:
-        self._note_agent()
+        self._note(self.game.agent)
         return self.game.problem.dialect.help or NOTHING_HAPPENS
-
-    def _note_agent(self) -> None:
-        if self._checked is not None:
-            for agent in self.game.agents:
-                self._note(agent)
 
     def _look(self, _: int, __: int, noted: bool = True) -> str:
         game, here = self.game, self._here
@@ -425,17 +419,13 @@ class Engine:
             return "You are in the middle of a room. Looking quickly around you, you see nothing."
         floor = []
         if self._floor:
-            floor = [
-                game.articles[o]
-                for o, r in sorted(self._floor)
-                if r in near and here in self._spots[o]
-            ]
+            floor = [game.articles[o] for o, r in sorted(self._floor) if r in near and here in self._spots[o]]
         facing = _listing([game.receptacle_names[r] for r in near])
         return f"You are facing the {facing}. Next to it, you see {_listing(floor)}."
 
 
 def _listing(names: list[str]) -> str:
-    """"a x", "a x, and a y", "a x, a y, and a z", or "nothing"."""
+    """ "a x", "a x, and a y", "a x, a y, and a z", or "nothing"."""
     if len(names) > 1:
         return f"{', '.join(names[:-1])}, and {names[-1]}"
     return names[0] if names else "nothing"

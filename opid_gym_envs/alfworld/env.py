@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from opid_gym.data import data_home
@@ -14,7 +13,6 @@ from opid_gym.trajectory import Trajectory
 from opid_gym.world import Task, Turn, World
 from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.expert import Unsolvable, solve
-from opid_gym_envs.alfworld.export import export_game
 from opid_gym_envs.alfworld.game import Game
 from opid_gym_envs.alfworld.hindsight import hindsight
 from opid_gym_envs.alfworld.library import GameLibrary, generated_games, given_games, official_games
@@ -93,7 +91,6 @@ class ALFWorld(World):
         self._compiled: OrderedDict[str, tuple[Game, Task]] = OrderedDict()
         self._players: dict[int, Player] = {}
         self._plans: dict[int, list[str]] = {}
-        self._exported: TemporaryDirectory[str] | None = None
 
     def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
         """See `World.start`."""
@@ -145,9 +142,6 @@ class ALFWorld(World):
             if isinstance(player, StockEngine):
                 player.close()
         self._players.clear()
-        if self._exported is not None:
-            self._exported.cleanup()
-            self._exported = None
 
     def _game(self, task_id: str) -> tuple[Game, Task]:
         if task_id in self._compiled:
@@ -161,8 +155,4 @@ class ALFWorld(World):
 
     def _stock(self, task_id: str) -> StockEngine:
         path = self.library.path(task_id)
-        if path is None:
-            if self._exported is None:
-                self._exported = TemporaryDirectory(prefix="opid-gym-")
-            path = export_game(self.library.load(task_id), Path(self._exported.name))
-        return StockEngine(path)
+        return StockEngine.of_problem(self.library.load(task_id)) if path is None else StockEngine(path)

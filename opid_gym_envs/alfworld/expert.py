@@ -1,11 +1,12 @@
 """Solving a game with full knowledge of it: a short plan from any state, for demonstrations and upper bounds.
 
-A goal with its quantifiers resolved (`opid_gym_envs.alfworld.goal.ground`) is a choice between *cases*, each a list of facts to bring about: this
-potato hot, and in that sink. How to bring about one fact is common sense (walk there, open, take, ...), so for every case a plan is
-acted out on a copy of the engine, which also proves it, and the shortest wins. No blind search over fifty commands a step is
-needed, except for goals that ask for facts outside that common sense; those get a bounded one.
+A goal with its quantifiers resolved (`opid_gym_envs.alfworld.goal.ground`) is a choice between *cases*, each
+a list of facts to bring about: this potato hot, and in that sink. How to bring about one fact is common sense
+(walk there, open, take, ...), so for every case a plan is acted out on a copy of the engine, which also
+proves it, and the shortest wins. No blind search over fifty commands a step is needed, except for goals that
+ask for facts outside that common sense; those get a bounded one.
 
-`SearchingExpert`, re-exported from `opid_gym_envs.alfworld.searching`, is the other expert: it knows only what it has read.
+The other expert, which knows only what it has read, is `opid_gym_envs.alfworld.searching.SearchingExpert`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,6 @@ from opid_gym_envs.alfworld.game import (
 )
 from opid_gym_envs.alfworld.goal import Ground, ground
 from opid_gym_envs.alfworld.rules import PREDICATES, TYPES
-from opid_gym_envs.alfworld.searching import SearchingExpert, demonstrate
-
-__all__ = ["SearchingExpert", "Unsolvable", "demonstrate", "solve"]
 
 MAX_CASES = 256
 """Of a goal with more cases than this, only the ones that look cheapest are acted out."""
@@ -52,8 +50,8 @@ class Unsolvable(ValueError):
 def solve(engine: Engine, *, max_nodes: int = 20_000) -> list[str]:
     """Plan from the engine's present state to its goal.
 
-    The plan uses everything the engine knows, closed drawers included. It is short, and for the six task types nearly always the
-    shortest, but that is not promised.
+    The plan uses everything the engine knows, closed drawers included. It is short, and for the six task
+    types nearly always the shortest, but that is not promised.
 
     Args:
         engine: in any state; left as it is.
@@ -88,14 +86,15 @@ class _Done(Exception):
     """The goal holds."""
 
 
-# ------------------------------------------------------------------------------------------------------- cases of a goal
+# -------------------------------------------------------------------------------------------- cases of a goal
 
 
 def _ground_goal(game: Game) -> Ground:
     universe: dict[str, set[str]] = {kind: set() for kind in TYPES}
     for fact in game.problem.facts:
-        for kind, argument in zip(PREDICATES[fact[0]], fact[1:], strict=True):
-            universe[kind].add(argument)
+        if fact[0] not in ("checked", "examined"):  # said of anything, whatever the domain declares
+            for kind, argument in zip(PREDICATES[fact[0]], fact[1:], strict=True):
+                universe[kind].add(argument)
     for name, kind in game.problem.idle:
         universe[kind].add(name)
     universe["object"] = set().union(*universe.values())
@@ -159,6 +158,8 @@ class _State:
             return known and self.thing[fact[1]] in engine.contents(self.receptacle[fact[2]])
         if name == "holds":
             return fact[2] in self.thing and self.thing[fact[2]] in engine.held
+        if name == "holdsany":
+            return engine.hands_full
         if name == "atlocation":
             return self.location.get(fact[2], -2) == engine.here
         if name == "opened":
@@ -184,7 +185,7 @@ _TREATMENTS = {
 _OPPOSITE = {"ishot": COOL, "iscool": HOT}
 
 
-# ------------------------------------------------------------------------------------------------------ acting out a case
+# ------------------------------------------------------------------------------------------ acting out a case
 
 
 def _act_out(case: Case, engine: Engine, limit: int) -> list[str] | None:
@@ -210,7 +211,8 @@ class _Actor:
         self.plan: list[str] = []
 
     def bring_about(self, case: Case) -> None:
-        """Do what the case asks for, in an order in which nothing done is undone: things in places, then doors, then the thing in
+        """Do what the case asks for, in an order in which nothing done is undone: things in places, then
+        doors, then the thing in
         the hands, then lamps, and last where to stand."""
         state = self.state
         marks: dict[int, int] = {}
@@ -236,13 +238,15 @@ class _Actor:
                 doors.append((state.find(state.receptacle, fact[1]), wanted))
             elif name == "holds" and wanted:
                 hold.append(state.find(state.thing, fact[2]))
-            elif name == "holds":
-                self.put_down(state.thing[fact[2]])
+            elif name in ("holds", "holdsany") and not wanted:
+                self.free_hands()
             elif name == "atlocation" and wanted:
                 stand.append(state.find(state.location, fact[2]))
             else:
                 raise _DeadEnd
-        for wanted, fact in case:  # a thing that is in its place, but has to be treated first, must come back to it
+        for wanted, fact in sorted(
+            case
+        ):  # a thing that is in its place, but has to be treated first, must come back to it
             if wanted and fact[0] == "inreceptacle" and state.thing.get(fact[1]) in marks:
                 homes.setdefault(state.thing[fact[1]], state.receptacle[fact[2]])
             if wanted and fact[0] == "holds" and fact[2] in state.thing and state.thing[fact[2]] not in hold:
@@ -267,10 +271,12 @@ class _Actor:
             self.open(r) if wanted else self.close(r)
         for o in hold:
             self.fetch(o)
+        if any(fact[0] == "holdsany" and not wanted for wanted, fact in case):
+            self.free_hands()
         for lamp in lamps:
             self.switch_on(lamp)
-        for l in stand:
-            self.stand_at(l)
+        for spot in stand:
+            self.stand_at(spot)
 
     def do(self, command: str) -> None:
         """Play one command that must work."""
@@ -280,15 +286,15 @@ class _Actor:
         if self.engine.won:
             raise _Done
 
-    def stand_at(self, l: int) -> None:
+    def stand_at(self, spot: int) -> None:
         """Walk to a location, to whichever receptacle there lets one."""
-        if l != self.engine.here:
-            if not self.game.near[l]:
+        if spot != self.engine.here:
+            if not self.game.near[spot]:
                 raise _DeadEnd
-            self.walk(self.game.near[l][0])
+            self.walk(self.game.near[spot][0])
 
     def walk(self, r: int) -> None:
-        """Stand where the receptacle can be used; walking between receptacles at one location is impossible and not needed."""
+        """Stand where the receptacle can be used; there is no walking between those at one location, and no need."""
         if self.engine.here not in self.game.places[r]:
             self.do(f"go to {self.game.receptacle_names[r]}")
 
@@ -375,7 +381,9 @@ class _Actor:
             raise _DeadEnd
         if lamp in self.engine.held:
             self.put_down(lamp)
-        stands = [r for r in range(len(self.game.receptacles)) if lamp in self.engine.contents(r) and self.game.places[r]]
+        stands = [
+            r for r in range(len(self.game.receptacles)) if lamp in self.engine.contents(r) and self.game.places[r]
+        ]
         if not stands:
             raise _DeadEnd
         self.walk(min(stands, key=lambda r: self.engine.here not in self.game.places[r]))
@@ -383,7 +391,7 @@ class _Actor:
 
     def _lies_at(self, o: int) -> list[int]:
         """Locations where the thing can be sliced and which can be stood at."""
-        return [l for l in self.engine.spots(o) if l == self.engine.here or self.game.near[l]]
+        return [spot for spot in self.engine.spots(o) if spot == self.engine.here or self.game.near[spot]]
 
     def _nearest(self, receptacles: Sequence[int]) -> int:
         """The receptacle that takes the fewest commands to have open before oneself."""
@@ -403,7 +411,7 @@ class _Actor:
         return 1 + min(map(self._steps, sources), default=9)
 
 
-# ---------------------------------------------------------------------------------------------------------- the last resort
+# -------------------------------------------------------------------------------------------- the last resort
 
 
 def _search(goal: Ground, engine: Engine, max_nodes: int) -> list[str] | None:
@@ -443,7 +451,8 @@ def _useful_words(goal: Ground, engine: Engine) -> frozenset[str]:
                 collect(part)
 
     collect(goal)
-    things = {o for o, name in enumerate(game.objects) if name in ids} | set(engine.held)
+    things = {o for o, name in enumerate(game.objects) if name in ids} or set(range(len(game.objects)))
+    things.update(engine.held)
     if "issliced" in ids:
         things |= {o for o, kind in enumerate(game.properties) if kind & KNIFE}
     places = {
@@ -452,14 +461,27 @@ def _useful_words(goal: Ground, engine: Engine) -> frozenset[str]:
         if name in ids
         or game.stations[r]
         or things.intersection(engine.contents(r))
-        or any(game.locations[l] in ids for l in game.places[r])
+        or any(game.locations[spot] in ids for spot in game.places[r])
     }
     return frozenset({game.object_names[o] for o in things} | {game.receptacle_names[r] for r in places})
 
 
 def _names_in(command: str) -> list[str]:
     """The names a command mentions: ``"move mug 1 to shelf 2"`` -> ``["mug 1", "shelf 2"]``."""
-    for opening in ("go to ", "take ", "move ", "put ", "open ", "close ", "use ", "examine ", "slice ", "heat ", "clean ", "cool "):
+    for opening in (
+        "go to ",
+        "take ",
+        "move ",
+        "put ",
+        "open ",
+        "close ",
+        "use ",
+        "examine ",
+        "slice ",
+        "heat ",
+        "clean ",
+        "cool ",
+    ):
         if command.startswith(opening):
             rest = command.removeprefix(opening)
             for link in (" from ", " to ", " in/on ", " with "):

@@ -1,6 +1,7 @@
 """Writing a game as the files stock ALFWorld plays: ``game.tw-pddl`` and, beside it, ``traj_data.json``.
 
-The rules written are the engine's own compact ones (`opid_gym_envs.alfworld.rules`), which read back as the same game, in stock as here.
+The rules written are the engine's own compact ones (`opid_gym_envs.alfworld.rules`), which read back as the
+same game, in stock as here.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ TRAJECTORY_FILE = "traj_data.json"
 def game_file(problem: Problem) -> dict[str, Any]:
     """The content of ``game.tw-pddl`` for a game.
 
-    `opid_gym_envs.alfworld.problem.parse_problem` gives the same game back (facts in another order; the id is the file's business).
+    `opid_gym_envs.alfworld.problem.parse_problem` gives the same game back (facts in another order; the id is
+    the file's business).
 
     Args:
         problem: any game the engine plays.
 
     Returns:
-        A JSON object with the keys ``pddl_domain``, ``grammar``, ``pddl_problem``, ``solvable`` and ``walkthrough`` (the expert's
-        plan; None where it finds none, and then ``solvable`` is false and stock leaves the game out).
+        A JSON object with the keys ``pddl_domain``, ``grammar``, ``pddl_problem``, ``solvable`` and
+        ``walkthrough`` (the expert's plan; None where it finds none, and then ``solvable`` is false and stock
+        leaves the game out).
 
     Raises:
         RulesError: the task's words cannot be written in a grammar.
@@ -52,10 +55,10 @@ def game_file(problem: Problem) -> dict[str, Any]:
 def problem_text(problem: Problem) -> str:
     """The PDDL problem: what there is, what holds at the start, and the goal."""
     kinds: dict[str, str] = dict(problem.idle)
-    for fact in problem.facts:
-        # "checked" is said of anything and tells no kind; whatever it names, another fact names, too.
-        if fact[0] not in ("checked", "examined"):
-            kinds.update(zip(fact[1:], PREDICATES[fact[0]], strict=True))
+    for fact in sorted(problem.facts, key=lambda fact: fact[0] in ("checked", "examined")):
+        # Those two, sorted to the end, are said of anything: their own argument kinds are a last resort.
+        for name, kind in zip(fact[1:], PREDICATES[fact[0]], strict=True):
+            kinds.setdefault(name, kind)
     objects = "\n".join(f"  {name} - {kind}" for name, kind in sorted(kinds.items(), key=lambda item: item[::-1]))
     facts = "\n".join(f"  {_text(fact)}" for fact in sorted(problem.facts))
     return (
@@ -89,7 +92,7 @@ def trajectory_file(problem: Problem) -> dict[str, Any]:
 
 
 def _goal_types(goal: Formula) -> dict[str, str]:
-    """The types a goal of the usual forms names, as ALFRED spells them: ``objecttype``, ``receptacletype`` and ``lamp``."""
+    """The types that a goal of the usual forms names, as ALFRED spells them: of the thing, the receptacle, the lamp."""
     found: dict[str, str] = {}
 
     def visit(formula: Formula) -> None:

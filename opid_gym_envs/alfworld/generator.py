@@ -1,11 +1,14 @@
-"""Household games from a seed: as large as the official ones, or small enough to learn on a laptop in minutes.
+"""Household games from a seed: as large as the official ones, or small enough to learn on a laptop in
+minutes.
 
-Every game is a pure function of its arguments, equal on every machine and every Python from 3.11 on: all chance comes from
-`random.Random.random`, seeded with a text, the one stream Python promises to keep. Nothing is read from disk.
+Every game is a pure function of its arguments, equal on every machine and every Python from 3.11 on: all
+chance comes from `random.Random.random`, seeded with a text, the one stream Python promises to keep. Nothing
+is read from disk.
 
-A game is made in three steps. The *layout* is a room kind with its receptacles and their positions; there are 120 for each size, numbered
-like ALFRED's scenes, of which the last three of each room kind are kept for `valid_unseen`. The *errand* says what is asked. Then the
-room is *filled*: things are put where people tend to leave them (`catalogue.likelihood`), so the thing asked for has to be searched.
+A game is made in three steps. The *layout* is a room kind with its receptacles and their positions; there are
+120 for each size, numbered like ALFRED's scenes, of which the last three of each room kind are kept for
+`valid_unseen`. The *errand* says what is asked. Then the room is *filled*: things are put where people tend
+to leave them (`catalogue.likelihood`), so the thing asked for has to be searched.
 """
 
 from __future__ import annotations
@@ -100,12 +103,12 @@ class Dice:
         raise ValueError("all weights are 0")
 
 
-# ---------------------------------------------------------------------------------------------------------------- layouts
+# ---------------------------------------------------------------------------------------------------- layouts
 
 
 @dataclass(frozen=True, slots=True)
 class Furniture:
-    """One receptacle: its id, its type as ALFRED spells it, where it stands (cm), the location it is used from, and its door."""
+    """One receptacle: its id and type, where it stands (cm), the location it is used from, whether it has a door."""
 
     id: str
     type: str
@@ -226,7 +229,7 @@ def _free_spot(dice: Dice, position: tuple[int, int, int], taken: set[str]) -> s
             return spot
 
 
-# ---------------------------------------------------------------------------------------------------------------- errands
+# ---------------------------------------------------------------------------------------------------- errands
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +253,7 @@ class Errand:
 
     @property
     def name(self) -> str:
-        """The folder name the official data would give it, e.g. ``pick_heat_then_place_in_recep-Mug-None-SinkBasin-12``."""
+        """The name of its folder in official data, e.g. ``pick_heat_then_place_in_recep-Mug-None-SinkBasin-12``."""
         return f"{self.task_type}-{self.object_type}-None-{self.target_type}-{self.scene}"
 
 
@@ -258,8 +261,8 @@ class Errand:
 def possible_targets(task_type: str, scene: int, size: str) -> Mapping[str, tuple[str, ...]]:
     """What can be asked in a layout: object type -> the target types that make a real task with it.
 
-    A task is real if the thing fits the target, can lie somewhere else at the start, and the appliance it needs is there and
-    is not itself the target.
+    A task is real if the thing fits the target, can lie somewhere else at the start, and the appliance it
+    needs is there and is not itself the target.
     """
     layout = make_layout(scene, size)
     present = layout.receptacle_types
@@ -339,7 +342,7 @@ def goal_formula(task_type: str, object_type: str, target_type: str) -> tuple[An
     return ("and", ("exists", ("?r", "-", "receptacle"), ("exists", ("?o", "-", "object"), ("and", *parts))))
 
 
-# ---------------------------------------------------------------------------------------------------------------- games
+# ------------------------------------------------------------------------------------------------------ games
 
 
 def generate(
@@ -400,7 +403,7 @@ def _furnish(dice: Dice, errand: Errand, id_: str, dialect: Dialect) -> Problem:
     ids: set[str] = {fact[1] for fact in layout.facts}
 
     def place(type_: str, *, never: str | None = None, full: bool = False) -> Furniture | None:
-        """Put one such thing somewhere it fits, but not in a receptacle of type `never`; `full`: even where it is full."""
+        """Put one such thing where it fits, but not in a receptacle of type `never`; `full`: even where it is full."""
         weights = [
             0 if item.type == never or (left <= 0 and not full) else catalogue.likelihood(item.type, type_)
             for item, left in zip(layout.furniture, room_left, strict=True)
@@ -438,9 +441,7 @@ def _furnish(dice: Dice, errand: Errand, id_: str, dialect: Dialect) -> Problem:
     start = _free_spot(dice, (0, 0, 0), spots)
     facts = _game_facts(layout, placed, start)
     goal = goal_formula(errand.task_type, errand.object_type, errand.target_type)
-    problem = Problem(
-        id=id_, task=errand.text, task_type=errand.task_type, facts=facts, goal=goal, dialect=dialect
-    )
+    problem = Problem(id=id_, task=errand.text, task_type=errand.task_type, facts=facts, goal=goal, dialect=dialect)
     _check(problem, errand)
     return problem
 
@@ -474,15 +475,15 @@ def _game_facts(layout: Layout, placed: Sequence[tuple[str, str, Furniture]], st
 def _check(problem: Problem, errand: Errand) -> None:
     """Prove from the facts alone that the goal can be reached and has not been reached.
 
-    Every receptacle can be walked to and opened and hands can always be emptied where things came from, so it is enough that the things,
-    the places and the properties the goal names exist together.
+    Every receptacle can be walked to and opened and hands can always be emptied where things came from, so it
+    is enough that the things, the places and the properties the goal names exist together.
     """
     facts: dict[str, set[Fact]] = {}
     for name, *arguments in problem.facts:
         facts.setdefault(name, set()).add(tuple(arguments))
     thing, place = (errand.object_type.lower() + "type", errand.target_type.lower() + "type")
     located = {r for r, _ in facts["receptacleatlocation"]}
-    held_by = {o: r for o, r in facts["inreceptacle"]}
+    held_by = {fact[0]: fact[1] for fact in facts["inreceptacle"]}
     things = [o for o, t in facts["objecttype"] if t == thing and (o,) in facts["pickupable"] and held_by[o] in located]
     if errand.task_type == "look_at_obj_in_light":
         lamps = [o for o, t in facts["objecttype"] if t == place and (o,) in facts["toggleable"]]
@@ -502,7 +503,7 @@ def _check(problem: Problem, errand: Errand) -> None:
         raise RuntimeError(f"the generator made a game that cannot be solved or is solved at the start: {problem.id}")
 
 
-# ---------------------------------------------------------------------------------------------------------------- splits
+# ----------------------------------------------------------------------------------------------------- splits
 
 
 class GeneratedSplit:
@@ -511,15 +512,16 @@ class GeneratedSplit:
     The first tasks of a split are the same whatever `count` is, and a task is the same in either dialect.
 
     Args:
-        split: ``train``, ``valid_seen`` (layouts of train, other tasks) or ``valid_unseen`` (layouts never in train).
+        split: ``train``, ``valid_seen`` (layouts of train, other tasks) or ``valid_unseen`` (layouts never in
+            train).
         size: ``real`` or ``small``.
         count: how many tasks, before `task_types` filters; by default as many as the official split has.
         task_types: keep only these types, with their ids unchanged; all six if None.
         dialect: the generation of game text.
 
     Attributes:
-        task_ids: ids like ``train/pick_heat_then_place_in_recep-Mug-None-SinkBasin-12/trial_000417`` (``small/train/...`` for small games):
-            the same in every process and on every machine.
+        task_ids: ids like ``train/pick_heat_then_place_in_recep-Mug-None-SinkBasin-12/trial_000417``
+            (``small/train/...`` for small games): the same in every process and on every machine.
 
     Raises:
         ValueError: an unknown split, size or task type, or a negative count.

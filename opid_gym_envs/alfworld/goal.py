@@ -1,8 +1,8 @@
 """Goals: from a formula with quantifiers to a short list of cases that can be checked in about a microsecond.
 
-``ground`` replaces every quantifier by the bindings that the unchanging facts leave possible ("exists a receptacle of type
-fridge" becomes "fridge 1") and folds everything that is already decided. What remains mentions only facts that play can
-change, and is usually a handful of cases.
+``ground`` replaces every quantifier by the bindings that the unchanging facts leave possible ("exists a receptacle of
+type fridge" becomes "fridge 1") and folds everything that is already decided. What remains mentions only facts that
+play can change, and is usually a handful of cases.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from opid_gym_envs.alfworld.pddl import read_typed_list
-from opid_gym_envs.alfworld.rules import DYNAMIC_PREDICATES, TYPES
+from opid_gym_envs.alfworld.rules import DYNAMIC_PREDICATES, PREDICATES, TYPES
 
 # True, False, an atom ("opened", "fridge_1"), ("not", atom), ("and", parts...) or ("or", parts...), nested.
 Ground = Any
@@ -24,29 +24,41 @@ class GoalError(ValueError):
 
 
 class _Facts:
-    """The unchanging facts, looked up by predicate and any one argument."""
+    """What can hold: the unchanging facts, and for changeable ones what they have ever been said of."""
 
     def __init__(self, facts: Iterable[tuple[str, ...]]) -> None:
         self.all: set[tuple[str, ...]] = set()
         self.by_predicate: dict[str, list[tuple[str, ...]]] = {}
+        self.roles: dict[str, set[str]] = {kind: set() for kind in TYPES}
+        self.answers: dict[tuple[Any, ...], set[str]] = {}
         for fact in facts:
             if fact[0] not in DYNAMIC_PREDICATES:
                 self.all.add(fact)
                 self.by_predicate.setdefault(fact[0], []).append(fact)
+            if fact[0] not in ("checked", "examined"):
+                for kind, argument in zip(PREDICATES.get(fact[0], ()), fact[1:], strict=False):
+                    self.roles[kind].add(argument)
 
     def candidates(self, atom: tuple[str, ...], variable: str, bound: Mapping[str, str]) -> set[str]:
-        """The values of one variable for which some fact matches the atom."""
+        """The values of one variable for which the atom can be true."""
         place = atom.index(variable)
+        if atom[0] in DYNAMIC_PREDICATES:
+            # Play only ever makes such a fact true of ids that play the same part in some initial fact.
+            return self.roles[PREDICATES[atom[0]][place - 1]]
         known = [
             (index, bound.get(argument, argument))
             for index, argument in enumerate(atom)
             if index and (argument in bound or not argument.startswith("?"))
         ]
-        return {
-            fact[place]
-            for fact in self.by_predicate.get(atom[0], ())
-            if all(fact[index] == value for index, value in known)
-        }
+        question = (atom[0], place, *known)
+        found = self.answers.get(question)
+        if found is None:
+            found = self.answers[question] = {
+                fact[place]
+                for fact in self.by_predicate.get(atom[0], ())
+                if all(fact[index] == value for index, value in known)
+            }
+        return found
 
 
 def ground(
@@ -55,6 +67,9 @@ def ground(
     universe: Mapping[str, Sequence[str]],
 ) -> Ground:
     """Replace quantifiers by their possible bindings and fold what is decided.
+
+    One peculiarity of the original is kept: where the goal is a plain list of literals (and universal statements), its
+    planner never looks at those that deny an unchanging fact, so they count as fulfilled.
 
     Args:
         formula: a goal as in ``Problem.goal``.
@@ -67,7 +82,31 @@ def ground(
     Raises:
         GoalError: more than ``MAX_BINDINGS`` bindings had to be looked at.
     """
+    literals = _literals(formula, True)
+    if literals is not None:
+        formula = ("and", *(literal for literal in literals if not _denies_unchanging(literal)))
     return _Grounder(_Facts(facts), universe).expand(formula, {}, True)
+
+
+def _literals(formula: Any, positive: bool) -> list[Any] | None:
+    """The parts of a goal that is a conjunction of literals and universal statements, or None if it is not."""
+    head = formula[0]
+    if head == "not":
+        return _literals(formula[1], not positive)
+    if head == "imply":
+        return _literals(("or", ("not", formula[1]), formula[2]), positive)
+    if head in ("and", "or"):
+        if (head == "and") != positive and len(formula) != 2:
+            return None
+        parts = [_literals(part, positive) for part in formula[1:]]
+        return None if None in parts else [literal for part in parts if part is not None for literal in part]
+    if head in ("exists", "forall") and (head == "forall") != positive:
+        return None
+    return [formula if positive else ("not", formula)]
+
+
+def _denies_unchanging(literal: Any) -> bool:
+    return literal[0] == "not" and literal[1][0] not in ("exists", "forall", *DYNAMIC_PREDICATES)
 
 
 class _Grounder:
@@ -92,8 +131,8 @@ class _Grounder:
             variables = read_typed_list(formula[1])
             names = {name for name, _ in variables}
             inner = {name: value for name, value in bound.items() if name not in names}
-            # A case can matter only where all facts it needs hold: for "exists" those the formula demands, for "forall" those
-            # its negation demands.
+            # A case can matter only where all facts it needs hold: for "exists" those the formula demands, for "forall"
+            # those its negation demands.
             needed = list(_needed(formula[2], existential == positive, names | set(bound)))
             cases = self._cases(formula[2], variables, inner, needed, positive)
             return _join("or" if existential else "and", cases)
@@ -133,7 +172,7 @@ class _Grounder:
 
 
 def _needed(formula: Any, positive: bool, taken: set[str]) -> Iterator[tuple[str, ...]]:
-    """Static atoms without which the formula (or its negation) is false, whatever else holds."""
+    """Atoms without which the formula (or its negation) is false, whatever else holds."""
     head = formula[0]
     if head == "not":
         yield from _needed(formula[1], not positive, taken)
@@ -148,7 +187,7 @@ def _needed(formula: Any, positive: bool, taken: set[str]) -> Iterator[tuple[str
         # Inner variables stay unbound here and match anything; a name that means two things is left alone.
         if not hidden & taken:
             yield from _needed(formula[2], positive, taken)
-    elif positive and head not in ("and", "or", "imply", "forall", "exists", "=", *TYPES, *DYNAMIC_PREDICATES):
+    elif positive and head not in ("and", "or", "imply", "forall", "exists", "=", "checked", *TYPES):
         yield formula
 
 

@@ -1,7 +1,7 @@
 """Looking back at an episode: what each step achieved, read off its text alone.
 
-Nothing here asks the game. What a trajectory says (task, commands, answers) is what any learner may use, so credit given
-by these records is never privileged. Works for both generations of wording.
+Nothing here asks the game. What a trajectory says (task, commands, answers) is what any learner may use, so
+credit given by these records is never privileged. Works for both generations of wording.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ _OPPOSITE = {"heat": "cool", "cool": "heat"}
 def hindsight(trajectory: Trajectory) -> list[StepProgress]:
     """What each step of an episode achieved.
 
-    A step changes the state if the agent moved or anything else is different after it. It is wasted if nothing is, and the answer tells
-    nothing that was not known: "Nothing happens.", a second look, examining what lies open to the eye, heating
+    A step changes the state if the agent moved or anything else is different after it. It is wasted if
+    nothing is, and the answer tells
+    nothing that was not known: "Nothing happens.", a second look, examining what lies open to the eye,
+        heating
     what is hot. Sub-goals count once, in the step that first reaches them.
 
     Args:
-        trajectory: a finished episode of an ALFWorld game. If its task is not worded like a template (human annotations are not), the only
-            sub-goal told is "won".
+        trajectory: a finished episode of an ALFWorld game. If its task is not worded like a template (human
+            annotations are not), the only sub-goal told is "won".
 
     Returns:
         One record for each step, in order; `reached` holds words of `SUBGOALS`.
@@ -107,7 +109,9 @@ class _Memory:
             thing, receptacle = news.taken or news.put or ("", "")
             inside = self.contents.setdefault(receptacle, set())
             inside.discard(thing) if news.taken else inside.add(thing)
-        mark = news.treated or (news.switched_on and ("use", news.switched_on)) or (news.sliced and ("slice", news.sliced))
+        mark = (
+            news.treated or (news.switched_on and ("use", news.switched_on)) or (news.sliced and ("slice", news.sliced))
+        )
         if mark and mark not in self.marks:
             changed = True
             self.marks.add(mark)

@@ -12,8 +12,10 @@ from typing import Any
 # A nested tuple of words; typed loosely because Python's type system has no comfortable recursive tuples.
 Expression = Any
 
+MAX_DEPTH = 200
+"""Deeper nesting is refused: no game needs it, and what walks through the result may recurse."""
+
 _COMMENT = re.compile(r";[^\n]*")
-_TOKEN = re.compile(r"[()]|\??[^\s()?]+|\?")
 
 
 class PddlError(ValueError):
@@ -30,7 +32,7 @@ def read_pddl(text: str) -> tuple[Expression, ...]:
         Nested tuples: ``read_pddl("(a (B ?c))") == ("a", ("b", "?c"))``.
 
     Raises:
-        PddlError: empty text, unbalanced parentheses, text after the end, or non-ASCII text outside comments.
+        PddlError: empty text, unbalanced or absurdly nested parentheses, text after the end, or non-ASCII text outside comments.
     """
     text = _COMMENT.sub("", text).lower()
     if not text.isascii():
@@ -38,10 +40,13 @@ def read_pddl(text: str) -> tuple[Expression, ...]:
         raise PddlError(f"non-ASCII character {bad!r} outside a comment")
     stack: list[list[Expression]] = []
     top: list[Expression] = []
-    for token in _TOKEN.findall(text):
+    words: dict[str, str] = {}  # one string per word, however often it occurs: games stay small in memory
+    for token in text.replace("(", " ( ").replace(")", " ) ").replace("?", " ?").split():
         if token == "(":
             stack.append(top)
             top = []
+            if len(stack) > MAX_DEPTH:
+                raise PddlError(f"parentheses nested more than {MAX_DEPTH} deep")
         elif token == ")":
             if not stack:
                 raise PddlError("a ')' without its '('")
@@ -49,7 +54,7 @@ def read_pddl(text: str) -> tuple[Expression, ...]:
             top = stack.pop()
             top.append(done)
         else:
-            top.append(token)
+            top.append(words.setdefault(token, token))
     if stack:
         raise PddlError(f"{len(stack)} '(' without ')': the text ends too early")
     if len(top) != 1 or not isinstance(top[0], tuple):

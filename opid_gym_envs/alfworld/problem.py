@@ -1,8 +1,8 @@
 """What a game says before any play: the facts at the start, the goal, the task in words, and the wording to use.
 
-A ``Problem`` comes from a ``game.tw-pddl`` file (``load_problem``) or from a generator; the engine treats both alike. Reading
-checks everything the engine relies on, so that a broken or foreign file is refused here, with its name and the reason,
-and never fails in the middle of an episode.
+A ``Problem`` comes from a ``game.tw-pddl`` file (``load_problem``) or from a generator; the engine treats both alike.
+Reading checks everything the engine relies on, so that a broken or foreign file is refused here, with its name and the
+reason, and never fails in the middle of an episode.
 
 Source of the format: ALFWorld (Shridhar et al., 2021, https://arxiv.org/abs/2010.03768) as played by TextWorld 1.7.
 """
@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from opid_gym_envs.alfworld.conformance import check_domain, read_grammar
 from opid_gym_envs.alfworld.pddl import Expression, PddlError, read_pddl, read_typed_list
-from opid_gym_envs.alfworld.rules import PREDICATES, TYPES, Dialect, RulesError, check_domain, read_grammar
+from opid_gym_envs.alfworld.rules import PREDICATES, TYPES, Dialect, RulesError
 
 __all__ = ["TASK_TYPES", "Dialect", "Fact", "Formula", "GameFileError", "Problem", "load_problem", "parse_problem"]
 
@@ -49,8 +50,8 @@ class Problem:
         facts: what holds at the start: predicate and arguments, lower-cased, each once, in the order of the file.
         goal: what must hold at the end, as nested tuples of lower-case words.
         dialect: how the game words things.
-        idle: declared (id, type) pairs no fact mentions; kept only where the goal could tell (it speaks of all things, or
-            of what is not the case), otherwise empty.
+        idle: declared (id, type) pairs no fact mentions; kept only where the goal could tell (it speaks of all things,
+            or of what is not the case), otherwise empty.
     """
 
     id: str
@@ -111,7 +112,7 @@ def parse_problem(data: Mapping[str, Any], *, source: str, task_type: str | None
             raise RulesError("grammar action 'help' is missing, and the domain has it")
     except RulesError as error:
         raise GameFileError(
-            f"{source}: key {key!r}: {error}. To play it as it is, run the original: backend=\"textworld\""
+            f'{source}: key {key!r}: {error}. To play it as it is, run the original: backend="textworld"'
         ) from None
     if not has_help:
         dialect = replace(dialect, help=None)
@@ -217,7 +218,7 @@ def _read_problem(text: str, domain: str) -> tuple[tuple[Fact, ...], Formula, tu
 def _could_tell_idle(goal: Formula) -> bool:
     """Whether ids without facts could matter: only to what speaks of all things or of what is not the case."""
     if goal[0] == "not":
-        return goal[1][0] != "="
+        return bool(goal[1][0] != "=")
     if goal[0] in ("and", "or"):
         return any(_could_tell_idle(part) for part in goal[1:])
     return _could_tell_idle(goal[2]) if goal[0] == "exists" else goal[0] in ("forall", "imply", *TYPES)
@@ -243,7 +244,9 @@ def _read_facts(items: tuple[Expression, ...], declared: dict[str, str]) -> tupl
         name = fact[0]
         if name == "=":  # a cost or a distance: nothing in play depends on it
             continue
-        if name == "not" and len(fact) == 2 and isinstance(fact[1], tuple):
+        if name == "not":
+            if len(fact) != 2 or not isinstance(fact[1], tuple):
+                raise PddlError(f"a denied fact reads (not (opened x)), found {_show(fact)}")
             denied.append(fact[1])  # what is not stated is false anyway
             continue
         kinds = PREDICATES.get(name, (None,) * (len(fact) - 1))  # facts unknown to the domain do no harm

@@ -1,7 +1,9 @@
-"""Understanding the game's sentences: what a task asks, and what an observation says has happened or is to be seen.
+"""Understanding the game's sentences: what a task asks, and what an observation says has happened or is to be
+seen.
 
-Everything an observer can know of a game stands in its text, in both generations of wording. The searching expert and
-the look back at a trajectory (`hindsight`) both start from here, so that neither needs the game itself.
+Everything an observer can know of a game stands in its text, in both generations of wording. The searching
+expert and the look back at a trajectory (`hindsight`) both start from here, so that neither needs the game
+itself.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ class Wish:
     Attributes:
         task_type: one of the six task types.
         object_type: the wanted type of thing, lower-cased as the game writes it (``mug``).
-        target_type: the receptacle type it has to end in or, for `look_at_obj_in_light`, the lamp type, lower-cased.
+        target_type: the receptacle type it has to end in or, for `look_at_obj_in_light`, the lamp type,
+            lower-cased.
     """
 
     task_type: str
@@ -135,7 +138,11 @@ def read_observation(text: str) -> Reading:
 
 
 def read_list(words: str) -> tuple[str, ...]:
-    """Split the game's lists: ``"a mug 1, a pen 2, and a cup 1"`` -> ``("mug 1", "pen 2", "cup 1")``; ``"nothing"`` -> ``()``."""
+    """Split the game's lists; ``"nothing"`` is the empty one.
+
+    >>> read_list("a mug 1, a pen 2, and a cup 1")
+    ('mug 1', 'pen 2', 'cup 1')
+    """
     if words == "nothing":
         return ()
     parts = (part.removeprefix("and ").removeprefix("a ") for part in words.split(", "))

@@ -1,7 +1,9 @@
-"""An expert that knows no more than the player: it reads, searches where things usually are, and never cheats.
+"""An expert that knows no more than the player: it reads, searches where things usually are, and never
+cheats.
 
-Its choices depend on the text alone, so a policy that reads the same text can imitate them; demonstrations by a planner that knows what is
-in every drawer (`opid_gym_envs.alfworld.expert.solve`) walk straight to things nobody has seen yet, which cannot be learned.
+Its choices depend on the text alone, so a policy that reads the same text can imitate them; demonstrations by
+a planner that knows what is in every drawer (`opid_gym_envs.alfworld.expert.solve`) walk straight to things
+nobody has seen yet, which cannot be learned.
 """
 
 from __future__ import annotations
@@ -19,14 +21,15 @@ _RECEPTACLE_TYPES = frozenset(name.lower() for name in CAN_CONTAIN)
 class SearchingExpert:
     """Plays one episode from its text.
 
-    It goes through the receptacles in the order of how likely the wanted thing is there for the effort (opening costs a step), opens what is closed,
-    remembers all it has seen and looks nowhere twice. `act` keeps no record of what it advised, so it may also be asked
-    for advice along an episode that somebody else plays.
+    It goes through the receptacles in the order of how likely the wanted thing is there for the effort
+    (opening costs a step), opens what is closed, remembers all it has seen and looks nowhere twice. `act`
+    keeps no record of what it advised, so it may also be asked for advice along an episode that somebody else
+    plays.
 
     Args:
         task: the task in words; the wording must be one of the templates.
-        rng: where it draws its whims from: equally promising places are searched in an order that differs from episode
-            to episode. Equal generators give equal play.
+        rng: where it draws its whims from: equally promising places are searched in an order that differs
+            from episode to episode. Equal generators give equal play.
 
     Raises:
         ValueError: the task is worded in another way.
@@ -44,7 +47,8 @@ class SearchingExpert:
         self._closed: set[str] = set()
         self._held: str | None = None
         self._treated: set[str] = set()
-        self._useless: set[tuple[str, str]] = set()  # (thing, receptacle type) that turned out not to work together
+        self._unfit: set[str] = set()  # things that turned out not to serve the task
+        self._refused: set[tuple[str, str]] = set()  # (thing, receptacle) where it could not be put
 
     def act(self, observation: str, admissible: Sequence[str]) -> str:
         """The next command.
@@ -61,7 +65,7 @@ class SearchingExpert:
         here = [name for name in self._whims if f"examine {name}" in commands]
         if self._held is None:
             return self._fetch(commands, here) or self._search(self.wish.object_type, commands, here) or "look"
-        if type_of(self._held) == self.wish.object_type and (self._held, "") not in self._useless:
+        if type_of(self._held) == self.wish.object_type and self._held not in self._unfit:
             return self._deliver(self._held, commands, here) or self._put_away(self._held, commands, here) or "look"
         return self._put_away(self._held, commands, here) or "look"
 
@@ -101,7 +105,7 @@ class SearchingExpert:
             for receptacle, things in self._contents.items()
             if receptacle != settled
             for thing in things
-            if type_of(thing) == self.wish.object_type and (thing, "") not in self._useless
+            if type_of(thing) == self.wish.object_type and thing not in self._unfit
         ]
         for receptacle, thing in sorted(known, key=lambda pair: pair[0] not in here):
             if f"take {thing} from {receptacle}" in commands:
@@ -123,7 +127,7 @@ class SearchingExpert:
                     return f"{wish.verb} {thing} with {name}"
             if not any(name in here for name in options):
                 return self._approach(options[0], commands, here) if options else None
-            self._useless.add((thing, ""))  # the appliance is here and does not take it
+            self._unfit.add(thing)  # the appliance is here and does not take it
             return None
         target = self._target(here)
         if target is None:
@@ -131,7 +135,7 @@ class SearchingExpert:
         command = _placing(thing, target, commands)
         if command or target not in here or f"open {target}" in commands:
             return command or self._approach(target, commands, here)
-        self._useless.add((thing, ""))  # the target is here and open and does not take it
+        self._unfit.add(thing)  # the target is here and open and does not take it
         return None
 
     def _light(self, commands: set[str], here: list[str]) -> str | None:
@@ -169,8 +173,9 @@ class SearchingExpert:
 
         def promise(receptacle: str) -> float:
             kind = TYPE_NAMES.get(type_of(receptacle), "")
-            # A place where it should not be still comes before giving up.
-            chance = max(likelihood(kind, wanted), 0.01)
+            # What is in its target already needs no fetching. Unlikely places still come before giving up.
+            pointless = type_of(receptacle) == self.wish.target_type and self.wish.verb is None
+            chance = 0.01 if pointless else max(likelihood(kind, wanted), 0.01)
             return chance * self._whims[receptacle] / (2 if kind in OPENABLE else 1)
 
         return self._approach(max(unseen, key=promise), commands, here) if unseen else None
@@ -184,14 +189,14 @@ class SearchingExpert:
         for name in here:
             if f"open {name}" in commands:
                 return f"open {name}"
+        self._refused.update((thing, name) for name in here)
+        options = [name for name in self._whims if (thing, name) not in self._refused]
         kind = TYPE_NAMES.get(type_of(thing), "")
-        options = [name for name in self._whims if name not in here and (thing, name) not in self._useless]
-        self._useless.update((thing, name) for name in here)
-        return self._approach(
-            max(options, key=lambda n: likelihood(TYPE_NAMES.get(type_of(n), ""), kind) * (n not in self._closed)),
-            commands,
-            here,
-        ) if options else None
+
+        def merit(receptacle: str) -> tuple[bool, bool]:
+            return (likelihood(TYPE_NAMES.get(type_of(receptacle), ""), kind) > 0, receptacle not in self._closed)
+
+        return self._approach(max(options, key=merit), commands, here) if options else None
 
     def _approach(self, receptacle: str, commands: set[str], here: list[str]) -> str | None:
         """One step towards having the receptacle open before oneself."""

@@ -6,6 +6,7 @@ and as the reference of the differential tests. It needs the original installed:
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from opid_gym_envs.alfworld.problem import GameFileError, Problem
 class StockEngine:
     """One episode after another of one game file, played by ALFWorld on TextWorld.
 
-    The game is loaded as ALFWorld loads it: TextWorld's planner-backed environment under ALFWorld's own naming of things,
-    without its step limit. Each engine loads its own copy of the planner library (tens of megabytes).
+    The game is loaded as ALFWorld loads it: TextWorld's planner-backed environment under ALFWorld's own naming of
+    things, without its step limit. Each engine loads its own copy of the planner library (tens of megabytes).
 
     Args:
         path: a ``game.tw-pddl`` file.
@@ -49,7 +50,7 @@ class StockEngine:
     def reset(self) -> str:
         """Start the episode anew and return the introduction."""
         self._state = self._env.reset()
-        return self._state["feedback"]
+        return str(self._state["feedback"])
 
     def step(self, command: str) -> str:
         """Play one command and return the game's answer.
@@ -60,7 +61,7 @@ class StockEngine:
         if self._state is None:
             raise RuntimeError("call reset() before step()")
         self._state, _, _ = self._env.step(command)
-        return self._state["feedback"]
+        return str(self._state["feedback"])
 
     def admissible_commands(self) -> tuple[str, ...]:
         """All commands that do something now, sorted.
@@ -83,6 +84,8 @@ class StockEngine:
 
 
 def _import_stock() -> tuple[Any, Any]:
+    # Importing ALFWorld sets this variable for the whole process; ours reads it as the user's wish for official data.
+    named = os.environ.get("ALFWORLD_DATA")
     try:
         import fast_downward  # noqa: F401  (TextWorld imports it quietly and fails later without it)
         import textworld
@@ -91,6 +94,9 @@ def _import_stock() -> tuple[Any, Any]:
         raise ImportError(
             f"the original game is not installed ({error}); it comes with: pip install opid-gym[stock]"
         ) from error
+    finally:
+        if named is None:
+            os.environ.pop("ALFWORLD_DATA", None)
     return textworld, AlfredDemangler
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ DATA = Path(__file__).parents[1] / "data" / "alfworld"
 
 
 @pytest.mark.parametrize("source", ["file", "generated"])
-def test_both_backends_play_the_same_episode(source: str, tmp_path: Path) -> None:
+def test_both_backends_play_the_same_episode(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ALFWORLD_DATA", raising=False)
     arguments: dict[str, Any] = {"size": "small", "split": "valid_seen", "count": 6}
     if source == "file":
         with tarfile.open(DATA / "games.tar.gz") as archive:
@@ -38,6 +42,7 @@ def test_both_backends_play_the_same_episode(source: str, tmp_path: Path) -> Non
         assert a == b
         ended = a[2] or a[3]
     stock.close()
+    assert "ALFWORLD_DATA" not in os.environ  # importing stock sets it, which would redirect every later gym.make
     with pytest.raises(NotImplementedError, match="backend='native'"):
         stock.reset()
         stock.unwrapped.expert_action()  # type: ignore[attr-defined]
