@@ -207,7 +207,7 @@ class Engine:
         return self._contents[receptacle]
 
     def is_open(self, receptacle: int) -> bool:
-        """Whether a receptacle stands open; those that cannot be opened do not."""
+        """Whether a receptacle counts as open; means nothing for one that is not openable."""
         return self._opened >> receptacle & 1 > 0
 
     def is_accessible(self, receptacle: int) -> bool:

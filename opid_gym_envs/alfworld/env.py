@@ -16,6 +16,7 @@ from opid_gym_envs.alfworld.expert import Unsolvable, solve
 from opid_gym_envs.alfworld.game import Game
 from opid_gym_envs.alfworld.hindsight import hindsight
 from opid_gym_envs.alfworld.library import GameLibrary, generated_games, given_games, official_games
+from opid_gym_envs.alfworld.problem import GameFileError, task_type_beside
 from opid_gym_envs.alfworld.stock import StockEngine
 
 BACKENDS = ("native", "textworld")
@@ -96,10 +97,17 @@ class ALFWorld(World):
         """See `World.start`."""
         begun = []
         for slot, task_id in zip(slots, task_ids, strict=True):
-            game, task = self._game(task_id)
-            player = self._players[slot] = Engine(game) if self.backend == "native" else self._stock(task_id)
-            self._plans.pop(slot, None)
-            observation = player.reset()
+            self._end(slot)
+            player: Player
+            if self.backend == "native":
+                game, task = self._game(task_id)
+                player = Engine(game)
+                observation = player.reset()
+            else:
+                player = self._stock(task_id)
+                observation = player.reset()
+                task = self._stock_task(task_id, observation)
+            self._players[slot] = player
             begun.append((task, Turn(observation, 0.0, False, player.won, player.admissible_commands())))
         return begun
 
@@ -138,10 +146,14 @@ class ALFWorld(World):
 
     def close(self) -> None:
         """Forget the games; stock's are closed."""
-        for player in self._players.values():
-            if isinstance(player, StockEngine):
-                player.close()
-        self._players.clear()
+        for slot in list(self._players):
+            self._end(slot)
+
+    def _end(self, slot: int) -> None:
+        player = self._players.pop(slot, None)
+        if isinstance(player, StockEngine):
+            player.close()
+        self._plans.pop(slot, None)
 
     def _game(self, task_id: str) -> tuple[Game, Task]:
         if task_id in self._compiled:
@@ -156,3 +168,13 @@ class ALFWorld(World):
     def _stock(self, task_id: str) -> StockEngine:
         path = self.library.path(task_id)
         return StockEngine.of_problem(self.library.load(task_id)) if path is None else StockEngine(path)
+
+    def _stock_task(self, task_id: str, introduction: str) -> Task:
+        try:
+            problem = self.library.load(task_id)
+        except GameFileError:
+            # Stock plays games whose rules our own reader refuses; they are what this backend is for.
+            path = self.library.path(task_id)
+            text = introduction.rpartition("Your task is to: ")[2].removesuffix(".")
+            return Task(task_id, (path and task_type_beside(path)) or "unknown", text)
+        return Task(task_id, problem.task_type, problem.task)

@@ -32,7 +32,8 @@ def read_pddl(text: str) -> tuple[Expression, ...]:
         Nested tuples: ``read_pddl("(a (B ?c))") == ("a", ("b", "?c"))``.
 
     Raises:
-        PddlError: empty text, unbalanced or absurdly nested parentheses, text after the end, or non-ASCII text outside comments.
+        PddlError: empty text, unbalanced or absurdly nested parentheses, text after the end, or non-ASCII text outside
+            comments.
     """
     text = _COMMENT.sub("", text).lower()
     if not text.isascii():

@@ -76,7 +76,7 @@ def load_problem(path: str | Path) -> Problem:
         GameFileError: the file cannot be read, is not JSON, lacks a key, or states rules the engine does not implement.
     """
     path = Path(path)
-    problem = parse_problem(_load_json(path), source=str(path), task_type=_task_type_beside(path))
+    problem = parse_problem(_load_json(path), source=str(path), task_type=task_type_beside(path))
     return replace(problem, id=_id_of(path))
 
 
@@ -169,7 +169,12 @@ def _load_json(path: Path) -> Any:
         raise GameFileError(f"{path}: not valid JSON ({error}); need a whole game.tw-pddl file") from None
 
 
-def _task_type_beside(path: Path) -> str | None:
+def task_type_beside(path: Path) -> str | None:
+    """The task type that the ``traj_data.json`` beside a game file states; None if there is no such file.
+
+    Raises:
+        GameFileError: the file is broken.
+    """
     beside = path.with_name("traj_data.json")
     if not beside.is_file():
         return None

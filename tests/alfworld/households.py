@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def transcripts() -> list[dict[str, Any]]:
     return episodes
 
 
-def make_problem(facts: list[Fact], goal: Formula, dialect: Dialect = Dialect.MOVE, task: str = "tidy up") -> Problem:
+def make_problem(
+    facts: Sequence[Fact], goal: Formula, dialect: Dialect = Dialect.MOVE, task: str = "tidy up"
+) -> Problem:
     return Problem("test/game", task, "unknown", tuple(dict.fromkeys(facts)), goal, dialect)
 
 
@@ -77,8 +80,8 @@ def write_game(problem: Problem, folder: Path) -> Path:
 def random_household(rng: random.Random, dialect: Dialect = Dialect.MOVE) -> Problem:
     """A small game at odds with most assumptions.
 
-    Receptacles share locations, things are in several receptacles, are somewhere else than they are, are held, sliced,
-    hot and cool from the start, have no type or two, contain each other, or bear names without a number.
+    Receptacles share locations or have two; things are in several receptacles or somewhere else than they are said to
+    be, are held, sliced, hot and cool from the start, have no type or two, contain each other, or bear no number.
     """
     places = [f"loc_bar_{n}_bar__minus_{n}" for n in range(rng.randint(2, 4))]
     facts: list[Fact] = [("atlocation", "agent1", rng.choice([*places, "loc_bar_9_bar_9"]))]
@@ -87,7 +90,8 @@ def random_household(rng: random.Random, dialect: Dialect = Dialect.MOVE) -> Pro
         for number in range(rng.choice([0, 1, 1, 2])):
             name = f"{stem}_bar__plus_0{number}_dot_{rng.randint(10, 99)}" + "_bar_sinkbasin" * (stem == "sink")
             receptacles.append(name)
-            facts.append(("receptacleatlocation", name, rng.choice(places)))
+            for _ in range(rng.choice([1, 1, 1, 1, 2])):
+                facts.append(("receptacleatlocation", name, rng.choice(places)))
             if rng.random() < 0.9:
                 facts.append(("receptacletype", name, kind))
             for predicate in ("openable", "opened"):

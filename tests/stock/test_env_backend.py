@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tarfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import opid_gym
+from opid_gym_envs.alfworld.problem import GameFileError
 
 gym.register_envs(opid_gym)
 DATA = Path(__file__).parents[1] / "data" / "alfworld"
@@ -47,3 +49,25 @@ def test_both_backends_play_the_same_episode(
         stock.reset()
         stock.unwrapped.expert_action()  # type: ignore[attr-defined]
     stock.close()
+
+
+def test_stock_plays_a_game_whose_rules_are_not_ours(tmp_path: Path) -> None:
+    with tarfile.open(DATA / "games.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    [path] = tmp_path.glob("train/*heat*/*/game.tw-pddl")
+    data = json.loads(path.read_text())
+    data["grammar"] = data["grammar"].replace("You open the", "You carefully open the")
+    path.write_text(json.dumps(data))
+    with pytest.raises(GameFileError, match="textworld"):
+        gym.make("opid/ALFWorld-v0", games=[path]).reset()
+    env = gym.make("opid/ALFWorld-v0", games=[path], backend="textworld")
+    _, info = env.reset()
+    assert info["task_type"] == "pick_heat_then_place_in_recep"
+    assert info["task"].startswith(("put a hot", "heat some"))
+    for command in info["admissible_actions"]:
+        if command.startswith("go to drawer"):
+            _, _, _, _, info = env.step(command)
+            break
+    [opening] = [command for command in info["admissible_actions"] if command.startswith("open ")]
+    assert env.step(opening)[0].startswith("You carefully open the")
+    env.close()
