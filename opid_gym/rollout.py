@@ -77,8 +77,9 @@ def play(
         for i, trajectory in zip(over, finished.take(), strict=True):
             trajectory.metadata["index"] = playing.pop(i)
             yield trajectory
-        for i in over:
-            infos["_task"][i] = False  # nothing to act on, unless the game begins anew below
+        if over:
+            infos["_task"] = infos["_task"].copy()
+            infos["_task"][over] = False  # nothing to act on, unless the game begins anew below
         free = over[: len(waiting)]
         if free:
             observations, begun = begin(free)

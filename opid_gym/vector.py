@@ -200,7 +200,7 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
                 "final_obs": final_obs,
                 "_final_obs": mask,
                 "final_info": batch_infos(final, self.num_envs),
-                "_final_info": mask.copy(),
+                "_final_info": mask,
             }
         return tuple(self._texts), rewards, terminations, truncations, infos
 
@@ -243,28 +243,36 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
 def batch_infos(infos: Mapping[int, Infos], num_envs: int) -> Infos:
     """Infos of single games, by game number, in Gymnasium's vector form.
 
-    Each key becomes an array [num_envs] (bool, int and float values keep their type, others are objects,
-    dictionaries are batched in turn) with a boolean mask under the key with an underscore before it.
+    Each key becomes an array [num_envs] (bool, int and float values keep their type, others are objects, dictionaries
+    are batched in turn) with a boolean mask under the key with an underscore before it. Keys that the same games have
+    share one mask, which therefore is read-only.
     """
     batched: Infos = {}
-    for key in dict.fromkeys(key for info in infos.values() for key in info):
-        rows = {i: info[key] for i, info in infos.items() if key in info}
-        sample = next(iter(rows.values()))
-        if isinstance(sample, dict):
-            batched[key] = batch_infos(rows, num_envs)
+    if not infos:
+        return batched
+    everyone = _mask(list(infos), num_envs)
+    shared = next(iter(infos.values())).keys()
+    alike = all(info.keys() == shared for info in infos.values())
+    for key in shared if alike else dict.fromkeys(key for info in infos.values() for key in info):
+        rows = infos if alike else {i: info for i, info in infos.items() if key in info}
+        sample = next(iter(rows.values()))[key]
+        kind = type(sample)
+        if kind is dict:
+            batched[key] = batch_infos({i: info[key] for i, info in rows.items()}, num_envs)
         else:
-            dtype = type(sample) if type(sample) in (bool, int, float) else object
-            column = np.full(num_envs, None, dtype=object) if dtype is object else np.zeros(num_envs, dtype=dtype)
-            for i, value in rows.items():
-                column[i] = value
+            # np.empty fills object arrays with None.
+            column = np.zeros(num_envs, kind) if kind in (bool, int, float) else np.empty(num_envs, object)
+            for i, info in rows.items():
+                column[i] = info[key]
             batched[key] = column
-        batched[f"_{key}"] = _mask(list(rows), num_envs)
+        batched[f"_{key}"] = everyone if len(rows) == len(infos) else _mask(list(rows), num_envs)
     return batched
 
 
 def _mask(indices: Sequence[int], num_envs: int) -> NDArray[np.bool_]:
     mask = np.zeros(num_envs, dtype=np.bool_)
     mask[indices] = True
+    mask.flags.writeable = False
     return mask
 
 
