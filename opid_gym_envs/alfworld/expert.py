@@ -31,10 +31,8 @@ from opid_gym_envs.alfworld.game import (
     SLICED,
     TOGGLEABLE,
     TOGGLED,
-    Game,
 )
-from opid_gym_envs.alfworld.goal import Ground, ground
-from opid_gym_envs.alfworld.rules import PREDICATES, TYPES
+from opid_gym_envs.alfworld.goal import Ground
 
 MAX_CASES = 256
 """Of a goal with more cases than this, only the ones that look cheapest are acted out."""
@@ -65,7 +63,7 @@ def solve(engine: Engine, *, max_nodes: int = 20_000) -> list[str]:
     """
     if engine.won:
         return []
-    goal = _ground_goal(engine.game)
+    goal = engine.game.goal_cases
     best: list[str] | None = None
     for case in _cases(goal, engine):
         plan = _act_out(case, engine, len(best) - 1 if best else 10_000)
@@ -87,18 +85,6 @@ class _Done(Exception):
 
 
 # -------------------------------------------------------------------------------------------- cases of a goal
-
-
-def _ground_goal(game: Game) -> Ground:
-    universe: dict[str, set[str]] = {kind: set() for kind in TYPES}
-    for fact in game.problem.facts:
-        if fact[0] not in ("checked", "examined"):  # said of anything, whatever the domain declares
-            for kind, argument in zip(PREDICATES[fact[0]], fact[1:], strict=True):
-                universe[kind].add(argument)
-    for name, kind in game.problem.idle:
-        universe[kind].add(name)
-    universe["object"] = set().union(*universe.values())
-    return ground(game.problem.goal, game.problem.facts, {kind: sorted(ids) for kind, ids in universe.items()})
 
 
 def _cases(goal: Ground, engine: Engine) -> list[Case]:

@@ -189,6 +189,7 @@ def test_nonsense_changes_nothing_and_counts_as_a_step(games: Path, action: str)
 
 def test_hindsight_has_one_record_a_step(games: Path) -> None:
     from opid_agents.expert import ExpertAgent
+
     from opid_gym.rollout import play
 
     envs = gym.make_vec("opid/ALFWorld-v0", num_envs=3, size="small", autoreset_mode="Disabled")
