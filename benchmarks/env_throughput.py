@@ -3,9 +3,9 @@
     python benchmarks/env_throughput.py --env alfworld --against stock --json
 
 Ours is measured as a user meets it, through ``gymnasium.make`` (one game, as the original plays) and through
-``gymnasium.make_vec``, every step with its admissible actions in ``info``; the original through its own interface, admissible commands included. All times are CPU
-time of this process (``time.process_time``), figures are medians. Progress goes to stderr; with ``--json`` the last
-line of stdout is one JSON object, otherwise tables are printed.
+``gymnasium.make_vec``, every step with its admissible actions in ``info``; the original through its own interface,
+admissible commands included. All times are CPU time of this process (``time.process_time``), figures are medians.
+Progress goes to stderr; with ``--json`` the last line of stdout is one JSON object, otherwise tables are printed.
 
 - *first reset*: a game file nobody has looked at, until the first observation is there (making the environment
   included).

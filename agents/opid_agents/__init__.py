@@ -1,0 +1,1 @@
+"""Agents for text worlds: language-model policies, and OPID, the learner that distils hindsight skills into them."""

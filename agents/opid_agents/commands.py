@@ -1,0 +1,244 @@
+"""The commands `train`, `pretrain` and `quickstart` of `opid-gym`.
+
+Torch takes seconds to import, so everything that needs it is imported when a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from opid_agents.policy import Policy
+    from opid_agents.recipes.recipe import Recipe
+    from opid_gym.evaluation import Evaluation
+
+# Results go to standard output, everything said along the way to standard error.
+talk = Console(stderr=True, highlight=False)
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes to the recipe, e.g. skills.step_weight=1."),
+]
+RecipeOption = Annotated[str, typer.Option(help="Named recipe, or a recipe.json of an earlier run.")]
+OutOption = Annotated[Path, typer.Option(help="Folder of the run.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of tables.")]
+
+
+class Screen:
+    """Shows a run in the terminal: a bar for what is going on, a line for each iteration."""
+
+    def __init__(self, iterations: int) -> None:
+        self.iterations = iterations
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar that vanishes when its stage is over."""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=talk, transient=True) as bars:
+            task = bars.add_task(name, total=total or None)
+            yield lambda done: bars.advance(task, done)
+
+    def iteration(self, metrics: dict[str, Any]) -> None:
+        """One line of figures."""
+        talk.print(
+            f"iteration {metrics['iteration']:>3}/{self.iterations}  success {metrics['success']:.1%}  "
+            f"valid {metrics['valid_actions']:.1%}  steps {metrics['length']:.1f}  "
+            f"mixed groups {metrics['groups/mixed']:.0%}  "
+            f"step skills {metrics['skills/steps']}  {time.perf_counter() - self._started:.0f} s"
+        )
+
+
+def train(
+    changes: Changes = None,
+    recipe: RecipeOption = "tiny-alfworld",
+    out: OutOption = Path("runs/train"),
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the model to start from; without one the recipe's warm start makes one."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the latest checkpoint in the run's folder.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a language model in a text world, with OPID or another learner."""
+    chosen = load_recipe(recipe, changes)
+    from opid_agents.learning.checkpoint import latest_checkpoint
+    from opid_agents.learning.train import evaluate_policy
+    from opid_agents.learning.train import train as run
+    from opid_agents.policy import Policy
+
+    screen = Screen(chosen.iterations)
+    started = None
+    if not (resume and (latest_checkpoint(out / "checkpoints") or (out / "start" / "config.json").is_file())):
+        started = Policy.load(model) if model else _warm_start(chosen, screen)
+    policy = run(chosen, out, policy=started, resume=resume, watch=screen)
+    result = evaluate_policy(chosen, policy, watch=screen)
+    _save_evaluation(out / "evaluation.json", result)
+    if as_json:
+        print(json.dumps({"out": str(out), "model": str(out / "model"), "evaluation": _summary(result)}))
+        return
+    talk.print(f"Success on {chosen.world.eval_split}: {result.success}")
+    talk.print(f"Model: {out / 'model'}   report: {out / 'report.md'}")
+
+
+def pretrain(
+    changes: Changes = None,
+    recipe: RecipeOption = "tiny-alfworld",
+    out: OutOption = Path("runs/start"),
+    as_json: JsonOption = False,
+) -> None:
+    """Make a starting model: a tokenizer and a small model, warm-started by imitation of the expert."""
+    chosen = load_recipe(recipe, changes)
+    policy = _warm_start(chosen, Screen(0))
+    policy.save(out)
+    if as_json:
+        print(json.dumps({"model": str(out), "parameters": policy.model.num_parameters()}))
+        return
+    talk.print(f"Model: {out}   train it: opid-gym train --model {out}")
+
+
+def quickstart(
+    changes: Changes = None,
+    recipe: RecipeOption = "tiny-alfworld",
+    out: OutOption = Path("runs/quickstart"),
+    learner: Annotated[str | None, typer.Option(help="opid or grpo; the recipe's if not given.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole line in minutes: demonstrations, a small model, OPID, success before and after on held-back games."""
+    chosen = load_recipe(recipe, changes)
+    from opid_agents.learning.train import evaluate_policy
+    from opid_agents.learning.train import train as run
+    from opid_agents.recipes.recipe import change
+    from opid_gym.evaluation import paired_difference
+
+    given = {"learner": learner, "seed": seed}
+    chosen = change(chosen, {key: value for key, value in given.items() if value is not None})
+    out = _fresh(out)
+    screen = Screen(chosen.iterations)
+    clock = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    def lap(name: str) -> None:
+        nonlocal clock
+        seconds[name], clock = time.perf_counter() - clock, time.perf_counter()
+
+    talk.print("[bold]1. Warm start[/]: a small model imitates an expert, and learns to use hints.")
+    policy = _warm_start(chosen, screen)
+    lap("warm start")
+    talk.print(f"[bold]2. Before[/]: success on {chosen.world.eval_split}, games never trained on.")
+    before = evaluate_policy(chosen, policy, watch=screen)
+    _save_evaluation(out / "before.json", before)
+    talk.print(f"   {before.success}")
+    lap("evaluate before")
+    talk.print(f"[bold]3. Train[/] with {chosen.learner}: roll out, extract skills, route, re-score, update.")
+    policy = run(chosen, out, policy=policy, resume=True, watch=screen)
+    lap("train")
+    talk.print("[bold]4. After[/]: the same games.")
+    after = evaluate_policy(chosen, policy, watch=screen)
+    _save_evaluation(out / "after.json", after)
+    lap("evaluate after")
+    difference = paired_difference(before, after)
+    watch_it = _play_command(chosen, out / "model")
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "before": _summary(before),
+                    "after": _summary(after),
+                    "difference": _interval(difference),
+                    "seconds": {name: round(value, 1) for name, value in seconds.items()},
+                    "cpu_seconds": round(time.process_time(), 1),
+                    "out": str(out),
+                    "model": str(out / "model"),
+                    "watch": watch_it,
+                }
+            )
+        )
+        return
+    table = Table(title=f"Success on {len(after.episodes)} held-back games ({chosen.world.eval_split}), 95 % intervals")
+    for column in ("task type", "before", "after"):
+        table.add_column(column)
+    for name, rate in after.by_task_type().items():
+        table.add_row(name, f"{before.by_task_type()[name].estimate:.0%}", f"{rate.estimate:.0%}")
+    table.add_section()
+    table.add_row("all", str(before.success), str(after.success), style="bold")
+    table.add_row("difference (paired)", "", str(difference), style="bold")
+    talk.print(table)
+    total = sum(seconds.values())
+    talk.print("   ".join(f"{name} {value:.0f} s" for name, value in seconds.items()) + f"   total {total:.0f} s")
+    talk.print(f"Model: {out / 'model'}   report: {out / 'report.md'}")
+    talk.print(f"Watch it play:  [bold]{watch_it}[/]")
+
+
+def load_recipe(name: str, changes: list[str] | None) -> Recipe:
+    """A named recipe, or one from a JSON file, with changes applied.
+
+    Raises:
+        RecipeError: unknown name, key or value.
+    """
+    from opid_agents.recipes import get_recipe
+    from opid_agents.recipes.recipe import RecipeError, change, validate
+
+    if name.endswith(".json"):
+        try:
+            raw = json.loads(Path(name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"cannot read recipe {name!r}: {error}") from None
+        return change(validate(raw), changes or [])
+    return change(get_recipe(name), changes or [])
+
+
+def _warm_start(recipe: Recipe, screen: Screen) -> Policy:
+    from opid_agents.learning.warm import Check, make_start
+
+    def show(check: Check) -> None:
+        talk.print(
+            f"   update {check.step:>4}: success {check.success:.1%} on unseen train games, "
+            f"follows hints {check.following:.1%}"
+        )
+
+    return make_start(recipe, screen, on_check=show).policy
+
+
+def _fresh(out: Path) -> Path:
+    """`out`, or if something is there already the first of out-2, out-3, ... that is free."""
+    number, candidate = 1, out
+    while candidate.exists():
+        number += 1
+        candidate = out.with_name(f"{out.name}-{number}")
+    candidate.mkdir(parents=True)
+    return candidate
+
+
+def _save_evaluation(file: Path, result: Evaluation) -> None:
+    file.write_text(result.to_json() + "\n", encoding="utf-8")
+
+
+def _summary(result: Evaluation) -> dict[str, Any]:
+    return {key: value for key, value in result.to_dict().items() if key != "results"}
+
+
+def _interval(interval: Any) -> dict[str, float]:
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+
+
+def _play_command(recipe: Recipe, model: Path) -> str:
+    settings = " ".join(f"--set {key}={value}" for key, value in recipe.world.arguments.items())
+    return f"opid-gym play --env {recipe.world.env} --split {recipe.world.eval_split} {settings} --agent {model}"

@@ -1,0 +1,392 @@
+"""A policy: a causal language model with its tokenizer, sampled from and scored without waste.
+
+Log-probabilities are those of the distribution that is sampled from: logits divided by the temperature, then
+softmax. `Policy.sample`, `Policy.score` and `Policy.log_probs` agree on this, so the log-probabilities that come
+with a sample are its `old` log-probabilities and need no second pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from opid_agents.kv_cache import PrefixCache, RaggedCache
+from opid_agents.packing import Row, batches, pack
+from opid_agents.tokenizer import LINE_BOUNDARIES
+
+SETTINGS_FILE = "opid_agent.json"
+_KEPT_LINES = 50_000  # tokenized lines kept: the lines of a history come back in every prompt of an episode
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Sampled replies: token ids, stop token included, and the log-probability of each token."""
+
+    reply_ids: list[list[int]]
+    log_probs: list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowLogProbs:
+    """Log-probabilities of the reply tokens of some rows, as flat vectors of n tokens.
+
+    Attributes:
+        log_probs: ``[n]``; carries a gradient unless computed without.
+        entropies: ``[n]``, entropy of the distribution at each token, in nats, without gradient.
+        sample, position: ``[n]``, which token of which sample each entry is.
+    """
+
+    log_probs: Float[Tensor, " tokens"]
+    entropies: Float[Tensor, " tokens"]
+    sample: Tensor
+    position: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """Shape of a small Llama-architecture model made from scratch."""
+
+    hidden_size: int = 128
+    layers: int = 3
+    heads: int = 4
+    mlp_size: int = 256
+    context: int = 1024
+
+
+@dataclass(slots=True)
+class Policy:
+    """Holder of a Hugging Face causal language model and its tokenizer.
+
+    Args:
+        model: any decoder-only causal LM with full attention.
+        tokenizer: its tokenizer. If it has a chat template, prompts are wrapped as one user message.
+        settings: whatever `save` should write beside the model, so that an agent can be rebuilt from the
+            folder alone.
+        max_tokens: how many tokens (with padding) one forward pass may hold when scoring.
+        train_tokens: the same for passes with gradients.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_tokens: int = 8192
+    train_tokens: int = 4096
+    _head_apart: bool = field(init=False, repr=False)
+    _line_ends_are_boundaries: bool = field(init=False, repr=False)
+    _lines: dict[str, list[int]] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        self._head_apart = _head_apart(self.model)
+        self._line_ends_are_boundaries = bool(self.tokenizer.init_kwargs.get(LINE_BOUNDARIES))
+
+    @classmethod
+    def create(cls, tokenizer: PreTrainedTokenizerBase, size: ModelSize | None = None, *, seed: int = 0) -> Policy:
+        """A small Llama-architecture model with random weights, the same for the same seed."""
+        size = size or ModelSize()
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=size.hidden_size,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
+            intermediate_size=size.mlp_size,
+            max_position_embeddings=size.context,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=None,
+            # Hugging Face's 0.02 suits wide models; a narrow one starts much faster from the usual 1/sqrt(width).
+            initializer_range=size.hidden_size**-0.5,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = LlamaForCausalLM(config)
+        return cls(model, tokenizer)
+
+    @classmethod
+    def load(cls, directory: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Policy:
+        """Read a folder in Hugging Face format, written by `save` or by anyone else. Downloads nothing.
+
+        Raises:
+            ValueError: the folder is missing or holds no model; the message names it.
+        """
+        path = Path(directory)
+        if not (path / "config.json").is_file():
+            raise ValueError(f"no model in {str(path)!r}: a folder with a config.json in Hugging Face format is needed")
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=getattr(torch, dtype))
+        settings_file = path / SETTINGS_FILE
+        settings = {}
+        if settings_file.is_file():
+            try:
+                settings = json.loads(settings_file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{settings_file} is not JSON: {error}") from None
+        return cls(model.to(device), tokenizer, settings)
+
+    def save(self, directory: str | Path) -> None:
+        """Write model, tokenizer and settings in Hugging Face format (safetensors)."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            self.model.save_pretrained(path)
+        self.tokenizer.save_pretrained(path)
+        text = json.dumps(self.settings, indent=2, ensure_ascii=False)
+        (path / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    @property
+    def context(self) -> int:
+        """The longest sequence the model takes."""
+        config = self.model.config
+        return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**20)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Token ids of a prompt; wrapped as a user message if the tokenizer has a chat template. Never empty."""
+        text = _whole_characters(prompt)
+        if self.tokenizer.chat_template:
+            message = [{"role": "user", "content": text}]
+            text = self.tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self._line_ends_are_boundaries:
+            *lines, last = text.split("\n")
+            ids = [i for line in lines for i in self._line(line + "\n")] + self._line(last)
+        else:
+            ids = self.tokenizer(text)["input_ids"]
+        return ids or [self._filler]
+
+    def _line(self, line: str) -> list[int]:
+        ids = self._lines.get(line)
+        if ids is None:
+            if len(self._lines) >= _KEPT_LINES:
+                self._lines.clear()
+            ids = self._lines[line] = self.tokenizer(line)["input_ids"]
+        return ids
+
+    def encode_reply(self, reply: str) -> list[int]:
+        """Token ids of a reply as it continues a prompt: nothing is added."""
+        ids: list[int] = self.tokenizer(_whole_characters(reply), add_special_tokens=False)["input_ids"]
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a reply, without special tokens."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def stop_ids(self, stop: Sequence[str] = ()) -> frozenset[int]:
+        """Tokens that end a reply: the model's own end tokens, and every token whose text contains one of `stop`."""
+        configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        own = configured if isinstance(configured, list) else [configured]
+        ids = {i for i in [*own, self.tokenizer.eos_token_id] if i is not None}
+        if stop:
+            for i in range(len(self.tokenizer)):
+                text = self.tokenizer.decode([i])
+                if any(s in text for s in stop):
+                    ids.add(i)
+        return frozenset(ids)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        stop: frozenset[int] | None = None,
+        cache: PrefixCache | None = None,
+        keys: Sequence[Hashable] | None = None,
+    ) -> Samples:
+        """Sample one reply to each prompt, all at once.
+
+        Args:
+            prompts: token ids, at least one each.
+            max_new_tokens: a reply has at most so many tokens.
+            temperature: 0 takes the likeliest token; the log-probabilities are then those at temperature 1.
+            generator: source of randomness; None: torch's global one.
+            stop: tokens that end a reply; None: `stop_ids()`.
+            cache: remembers computed prefixes between calls; rows are found again by `keys`.
+            keys: one for each prompt; None: their positions.
+
+        Returns:
+            Replies in the order of `prompts`.
+
+        Raises:
+            ValueError: an empty prompt, a prompt that leaves no room for the reply, or a number out of range.
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
+        if temperature < 0:
+            raise ValueError(f"temperature must be >= 0, got {temperature}")
+        for i, prompt in enumerate(prompts):
+            if not 1 <= len(prompt) <= self.context - max_new_tokens:
+                raise ValueError(
+                    f"prompt {i} has {len(prompt)} tokens; allowed: 1 to {self.context - max_new_tokens} "
+                    f"(context {self.context} less max_new_tokens {max_new_tokens})"
+                )
+        if not prompts:
+            return Samples([], [])
+        stop = self.stop_ids() if stop is None else stop
+        cache = PrefixCache() if cache is None else cache
+        known = cache.open(self.model, range(len(prompts)) if keys is None else keys, prompts)
+        store = cache.store
+        active = list(range(len(prompts)))
+        fresh = [list(prompt[n:]) for prompt, n in zip(prompts, known, strict=True)]
+        lengths = list(known)
+        kept = True  # whether `store` still is the cache's own
+        replies: list[list[int]] = [[] for _ in prompts]
+        log_probs: list[list[float]] = [[] for _ in prompts]
+        for _ in range(max_new_tokens):
+            logits = self._next_logits(store, fresh, lengths)
+            lengths = [n + len(ids) for n, ids in zip(lengths, fresh, strict=True)]
+            if kept:
+                for i, ids in zip(active, fresh, strict=True):
+                    cache.ids[i] += ids
+            scores = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+            chosen = _draw(scores, generator) if temperature else scores.argmax(-1, keepdim=True)
+            values = scores.gather(1, chosen)[:, 0].tolist()
+            going = []
+            for place, (i, token) in enumerate(zip(active, chosen[:, 0].tolist(), strict=True)):
+                if replies[i] and not fresh[place]:
+                    continue  # it ended earlier and is only carried along
+                replies[i].append(token)
+                log_probs[i].append(values[place])
+                if token not in stop:
+                    going.append(place)
+            if not going:
+                break
+            if 2 * len(going) <= len(active):
+                # Finished rows leave. The cache keeps what it has of the others; it only knows fewer of their
+                # tokens.
+                store = store.select(going)
+                kept = False
+                active = [active[place] for place in going]
+                lengths = [lengths[place] for place in going]
+                fresh = [[replies[i][-1]] for i in active]
+            else:
+                still = set(going)
+                fresh = [[replies[i][-1]] if place in still else [] for place, i in enumerate(active)]
+        return Samples(replies, log_probs)
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], *, temperature: float = 1.0
+    ) -> list[list[float]]:
+        """Log-probability of each reply token after its prompt; nested and equal samples are computed once."""
+        scored: list[list[float]] = [[0.0] * len(reply) for reply in replies]
+        for batch in batches(pack(prompts, replies), self.max_tokens):
+            out = self.log_probs(batch, temperature=temperature)
+            for i, position, value in zip(
+                out.sample.tolist(), out.position.tolist(), out.log_probs.tolist(), strict=True
+            ):
+                scored[i][position] = value
+        return scored
+
+    def log_probs(self, rows: Sequence[Row], *, temperature: float = 1.0) -> RowLogProbs:
+        """Log-probabilities of the reply tokens of `rows` in one forward pass; with gradients unless switched off."""
+        width = max(len(row.ids) for row in rows)
+        # Padding stands on the right, where causal attention cannot look at it.
+        ids = torch.tensor([[*row.ids, *[self._filler] * (width - len(row.ids))] for row in rows], device=self.device)
+        hidden = self._run(ids, attention_mask=torch.ones_like(ids))
+        entries = [
+            (r, place - 1, row.ids[place], span.sample, place - span.start)
+            for r, row in enumerate(rows)
+            for span in row.spans
+            for place in range(span.start, span.stop)
+        ]
+        row_index, before, target, sample, position = torch.tensor(entries, device=self.device).unbind(1)
+        logits = self._to_logits(hidden[row_index, before]).float() / temperature
+        scores = torch.log_softmax(logits, dim=-1)
+        with torch.no_grad():
+            entropies = -(scores.exp() * scores).sum(-1)
+        return RowLogProbs(scores.gather(1, target[:, None])[:, 0], entropies, sample, position)
+
+    @property
+    def _filler(self) -> int:
+        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
+
+    def _next_logits(self, store: RaggedCache, fresh: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
+        """Run each row's `fresh` tokens after its first `lengths` ones; logits ``[rows, vocabulary]`` at the end."""
+        counts = torch.tensor([len(ids) for ids in fresh], device=self.device)
+        width = int(counts.max())
+        ids = torch.tensor([[*row, *[self._filler] * (width - len(row))] for row in fresh], device=self.device)
+        starts = torch.tensor(list(lengths), device=self.device)
+        # What padding writes stands behind the row's end, where nothing looks before real tokens replace it.
+        positions = (starts[:, None] + torch.arange(width, device=self.device)).clamp(max=self.context - 1)
+        mask = store.expect(positions)
+        if self.model.config._attn_implementation != "sdpa":  # others add the mask to the scores
+            dtype = self.model.dtype
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        hidden = self._run(ids, attention_mask=mask, position_ids=positions, past_key_values=store, use_cache=True)
+        return self._to_logits(hidden[torch.arange(len(fresh), device=self.device), (counts - 1).clamp(min=0)])
+
+    def _run(self, ids: Tensor, **inputs: Any) -> Tensor:
+        """Hidden states, or logits at once where the two cannot be told apart: the head is then the identity."""
+        if self._head_apart:
+            return self.model.base_model(input_ids=ids, **inputs).last_hidden_state
+        return self.model(input_ids=ids, **inputs).logits
+
+    def _to_logits(self, hidden: Tensor) -> Tensor:
+        return self.model.get_output_embeddings()(hidden) if self._head_apart else hidden
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own progress bars, which would tear up ours."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _head_apart(model: PreTrainedModel) -> bool:
+    """Whether logits are just the output embedding of the last hidden state, and can be had for some positions only."""
+    head = model.get_output_embeddings()
+    if head is None:
+        return False
+    ids = torch.tensor([[0, 1]], device=model.device)
+    with torch.no_grad():
+        whole = model(input_ids=ids).logits
+        try:
+            apart = head(model.base_model(input_ids=ids).last_hidden_state)
+        except (AttributeError, TypeError):
+            return False
+    return bool(torch.equal(whole, apart))
+
+
+def _draw(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
+    """One token a row by inversion: one random number each, where `torch.multinomial` draws one for every word."""
+    cumulative = log_probs.double().exp().cumsum(-1)
+    point = torch.rand(len(cumulative), 1, dtype=torch.float64, device=cumulative.device, generator=generator)
+    # "right" passes over tokens of probability 0; the point is below the total, so the result is a token.
+    return torch.searchsorted(cumulative, point * cumulative[:, -1:], right=True).clamp(max=cumulative.shape[1] - 1)
+
+
+def _whole_characters(text: str) -> str:
+    """Replace lone surrogates (half a character), which tokenizers refuse."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

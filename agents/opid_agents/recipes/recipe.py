@@ -1,0 +1,237 @@
+"""What a run is made of: every number that influences a result has its place and its meaning in one typed record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from opid_agents.learning.advantages import Mode
+from opid_agents.learning.learner import LEARNERS
+from opid_agents.learning.losses import KlEstimator
+from opid_agents.skills.route import RoutingMode
+
+
+class RecipeError(ValueError):
+    """A recipe cannot be used; the message names the key, what was given and what is allowed."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class World(_Record):
+    """Which games are played."""
+
+    env: str = Field("opid/ALFWorld-v0", description="registered environment id")
+    arguments: dict[str, Any] = Field(
+        {}, description="further arguments of the environment, e.g. size, data_dir, task_types"
+    )
+    train_split: str = Field("train", description="split that demonstrations and rollouts come from")
+    eval_split: str = Field("valid_unseen", description="held-back split that results are reported on")
+    max_episode_steps: int = Field(30, ge=1, description="an episode is cut after so many steps")
+
+
+class Prompting(_Record):
+    """How the model is prompted and read."""
+
+    template: str = Field("compact", description="bundled template or path of a TOML file")
+    action_tag: bool = Field(
+        False, description="the action stands in <action> tags; false: the whole reply is the action"
+    )
+    reasoning_tag: bool = Field(False, description="a reply without a <think> block is invalid")
+    require_admissible: bool = Field(True, description="an action that is not admissible is invalid")
+    reply: str = Field(" {action}\n", description="how an expert's action is written as a reply in the warm start")
+    max_reply_tokens: int = Field(12, ge=1, description="a reply has at most so many tokens")
+    stop: tuple[str, ...] = Field(("\n",), description="texts that end a reply, besides the model's own end token")
+
+
+class Model(_Record):
+    """Shape of the small Llama-architecture model that the warm start makes."""
+
+    vocabulary: int = Field(1024, ge=258, description="at most so many tokens")
+    hidden_size: int = Field(64, ge=8, description="width")
+    layers: int = Field(3, ge=1, description="depth")
+    heads: int = Field(4, ge=1, description="attention heads; must divide hidden_size into even parts")
+    mlp_size: int = Field(128, ge=1, description="width of the MLPs")
+    context: int = Field(1024, ge=32, description="longest sequence")
+
+
+class WarmStart(_Record):
+    """Imitation of an expert, mixed with data that teaches the model to use hints."""
+
+    expert: str = Field(
+        "opid_gym_envs.alfworld.searching:SearchingExpert", description="who is imitated, as module:Class"
+    )
+    demonstrations: int = Field(800, ge=1, description="episodes of the expert, on tasks of the train split")
+    noise: float = Field(0.2, ge=0, lt=1, description="share of random steps in them, to learn recovering from")
+    plain: float = Field(0.45, ge=0, description="share of episodes as they were")
+    plan: float = Field(0.15, ge=0, description="share of episodes under their own workflow")
+    next: float = Field(0.40, ge=0, description='share of episodes cut at "next: A" for a random admissible A')
+    steps: int = Field(1500, ge=1, description="at most so many updates")
+    short_steps: int = Field(
+        100, ge=0, description="how many of them, at the beginning, see only single observations without history"
+    )
+    short_batch: int = Field(40, ge=1, description="single observations in such an update")
+    batch_episodes: int = Field(8, ge=1, description="episodes in an update")
+    learning_rate: float = Field(4e-3, gt=0, description="of AdamW")
+    check_from: int = Field(0, ge=0, description="no look before so many updates")
+    check_every: int = Field(100, ge=1, description="updates between two looks at success and hint following")
+    check_tasks: int = Field(96, ge=1, description="tasks of the train split played at each look")
+    stop_success: float = Field(0.25, ge=0, le=1, description="stop once success reaches this ...")
+    stop_following: float = Field(0.9, ge=0, le=1, description='... and "next: A" is followed this often')
+
+
+class Skills(_Record):
+    """Stages 2 to 4 of OPID."""
+
+    max_step_skills: int = Field(5, ge=0, description="at most so many step skills a trajectory")
+    routing: RoutingMode = Field(
+        "step_priority", description="a step hears its step skill only, or additive: all it has"
+    )
+    episode_weight: float = Field(0.001, ge=0, description="weight of the episode skill's shift; 0: not computed")
+    step_weight: float = Field(0.001, ge=0, description="weight of the step skill's shift; 0: not computed")
+    normalize: bool = Field(False, description="standardise the shifts over their routed tokens")
+    clip: float | None = Field(None, gt=0, description="limit of a token's shift")
+    gamma: float = Field(0.95, ge=0, le=1, description="discount of the returns that siblings are contrasted by")
+
+
+class Recipe(_Record):
+    """One run."""
+
+    name: str = Field("custom", description="for reports")
+    learner: str = Field("opid", description="opid, or grpo: the same without skills")
+    seed: int = Field(0, ge=0, description="of everything random")
+    threads: int | None = Field(None, ge=1, description="CPU threads; none: torch's choice")
+    world: World = World()
+    prompting: Prompting = Prompting()
+    model: Model = Model()
+    warm_start: WarmStart = WarmStart()
+    skills: Skills = Skills()
+
+    iterations: int = Field(20, ge=0, description="rounds of rollouts and updates")
+    tasks: int = Field(16, ge=1, description="tasks in an iteration")
+    rollouts: int = Field(8, ge=1, description="rollouts of each task: the group")
+    games: int | None = Field(None, ge=1, description="games played at once; none: all of an iteration")
+    temperature: float = Field(1.0, gt=0, description="of rollouts")
+    eval_temperature: float = Field(0.4, ge=0, description="of evaluation and play")
+    eval_tasks: int | None = Field(None, ge=1, description="tasks of the held-back split; none: all")
+    eval_every: int = Field(0, ge=0, description="iterations between evaluations within the run; 0: none")
+    reward_scale: float = Field(1.0, gt=0, description="factor on the world's reward")
+    invalid_penalty: float = Field(0.1, ge=0, description="taken from the score of a step with an invalid action")
+    advantage_mode: Mode = Field("mean_std_norm", description="group advantage with or without division by the spread")
+    train_uniform_groups: bool = Field(
+        False,
+        description="also train groups whose rollouts all have the same return: only penalties and skills speak there",
+    )
+
+    learning_rate: float = Field(3e-4, gt=0, description="of AdamW")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    epochs: int = Field(1, ge=1, description="passes over an iteration's samples")
+    minibatches: int = Field(1, ge=1, description="updates in a pass")
+    clip_low: float = Field(0.2, ge=0, lt=1, description="PPO: lower clip of the probability ratio")
+    clip_high: float = Field(0.2, ge=0, description="PPO: upper clip of the probability ratio")
+    dual_clip: float | None = Field(3.0, gt=1, description="PPO: limit of the loss at negative advantages")
+    kl_weight: float = Field(0.0, ge=0, description="weight of KL to the starting policy; 0: no reference is kept")
+    kl_estimator: KlEstimator = Field("k3", description="of that KL")
+    clip_norm: float = Field(1.0, gt=0, description="limit of the gradient's norm")
+    max_bad_updates: int = Field(
+        5, ge=1, description="stop after so many updates in a row with a loss or gradient that is not finite"
+    )
+
+    checkpoint_every: int = Field(1, ge=1, description="iterations between checkpoints")
+    keep_trajectories: int = Field(
+        2000, ge=0, description="at most so many trajectories (and their skills) are written down"
+    )
+
+    @field_validator("learner")
+    @classmethod
+    def _known_learner(cls, name: str) -> str:
+        if name not in LEARNERS:
+            raise ValueError(f"unknown learner; allowed: {sorted(LEARNERS)}")
+        return name
+
+
+def change(recipe: Recipe, changes: Sequence[str] | Mapping[str, Any]) -> Recipe:
+    """A recipe with some values changed.
+
+    Args:
+        recipe: the one to start from.
+        changes: ``key=value`` texts, or a mapping. Keys of the parts have dots: ``skills.step_weight=1``.
+            Values are JSON, or plain text; ``none`` is no value.
+
+    Raises:
+        RecipeError: an unknown key, with the closest known ones, or a value that is not allowed.
+
+    >>> change(Recipe(), ["learner=grpo", "skills.clip=2"]).skills.clip
+    2.0
+    """
+    pairs = dict(changes) if isinstance(changes, Mapping) else dict(_split(text) for text in changes)
+    raw = recipe.model_dump()
+    known = _keys(raw)
+    for key, value in pairs.items():
+        if key not in known and not key.startswith("world.arguments."):
+            close = get_close_matches(key, known, n=3, cutoff=0.5) or get_close_matches(
+                key.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=3
+            )
+            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"allowed: {', '.join(known)}"
+            raise RecipeError(f"unknown recipe key {key!r} (given {value!r}); {hint}")
+        *path, last = key.split(".")
+        target = raw
+        for part in path:
+            target = target[part]
+        target[last] = value
+    return validate(raw)
+
+
+def validate(raw: Mapping[str, Any]) -> Recipe:
+    """A recipe from JSON values.
+
+    Raises:
+        RecipeError: names each key that is wrong, what was given, and what is allowed.
+    """
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        ]
+        raise RecipeError("recipe: " + "; ".join(problems)) from None
+
+
+def describe(record: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, str]:
+    """Every key of a recipe with its meaning."""
+    meanings: dict[str, str] = {}
+    for name, info in record.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            meanings |= describe(kind, f"{prefix}{name}.")
+        else:
+            meanings[prefix + name] = info.description or ""
+    return meanings
+
+
+def _split(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise RecipeError(f"cannot read {text!r}; changes to a recipe are written key=value")
+    if value.lower() in ("none", "null"):
+        return key.strip(), None
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value
+
+
+def _keys(raw: Mapping[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in raw.items():
+        if isinstance(value, dict) and prefix + key != "world.arguments":
+            found += _keys(value, f"{prefix}{key}.")
+        else:
+            found.append(prefix + key)
+    return found

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+import typer
+from opid_agents import commands
+from opid_agents.recipes.recipe import RecipeError
+from typer.testing import CliRunner
+
+from tests.agents.models import tiny_recipe
+
+app = typer.Typer()
+for command in (commands.train, commands.pretrain, commands.quickstart):
+    app.command()(command)
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    file = tmp_path / "tiny.json"
+    file.write_text(tiny_recipe("iterations=1").model_dump_json())
+    return str(file)
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_quickstart_tells_before_and_after_and_how_to_watch(recipe, tmp_path):
+    result = invoke("quickstart", "--recipe", recipe, "--out", str(tmp_path / "run"), "--seed", "3", "--json")
+    told = json.loads(result.stdout.strip().splitlines()[-1])
+    assert told["before"]["episodes"] == told["after"]["episodes"] == 4
+    assert told["difference"]["low"] <= told["difference"]["estimate"] <= told["difference"]["high"]
+    assert told["watch"].startswith("opid-gym play ")
+    assert f"--agent {told['model']}" in told["watch"]
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["seed"] == 3
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_quickstart_never_touches_an_earlier_run(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    invoke("quickstart", "warm_start.steps=2", "iterations=0", "--recipe", recipe, "--out", str(tmp_path / "run"))
+    assert list((tmp_path / "run").iterdir()) == []
+    assert (tmp_path / "run-2" / "model").is_dir()
+
+
+def test_a_pretrained_model_is_trained_and_a_run_resumed(recipe, tmp_path):
+    start, out = str(tmp_path / "start"), str(tmp_path / "run")
+    invoke("pretrain", "--recipe", recipe, "--out", start, "--json")
+    first = invoke("train", "--recipe", recipe, "--model", start, "--out", out, "--json")
+    assert json.loads(first.stdout.strip().splitlines()[-1])["evaluation"]["episodes"] == 4
+    invoke("train", "iterations=2", "--recipe", recipe, "--out", out, "--resume", "--json")
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(RecipeError, match=r"cannot read recipe '.*broken\.json'"):
+        commands.load_recipe(str(tmp_path / "broken.json"), None)
+    with pytest.raises(RecipeError, match="unknown recipe key"):
+        commands.load_recipe("tiny-alfworld", ["lerner=opid"])

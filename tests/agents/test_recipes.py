@@ -1,0 +1,56 @@
+import json
+
+import pytest
+from opid_agents.recipes import RECIPES, get_recipe
+from opid_agents.recipes.recipe import Recipe, RecipeError, change, describe, validate
+
+
+def test_every_key_has_a_meaning_and_every_recipe_its_own_name():
+    assert all(describe().values())
+    assert all(name == recipe.name for name, recipe in RECIPES.items())
+
+
+def test_recipes_survive_json():
+    for recipe in RECIPES.values():
+        assert validate(json.loads(json.dumps(recipe.model_dump(mode="json")))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("learner=grpo", lambda r: r.learner == "grpo"),
+        ("skills.clip=2", lambda r: r.skills.clip == 2.0),
+        ("skills.clip=none", lambda r: r.skills.clip is None),
+        ("train_uniform_groups=true", lambda r: r.train_uniform_groups is True),
+        ("world.arguments.size=real", lambda r: r.world.arguments["size"] == "real"),
+        ('prompting.stop=["x"]', lambda r: r.prompting.stop == ("x",)),
+        ("name=a=b", lambda r: r.name == "a=b"),
+    ],
+)
+def test_values_are_changed_by_text(text, read):
+    assert read(change(Recipe(), [text]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rat=1", "unknown recipe key 'learning_rat' .*given 1.*did you mean 'learning_rate'"),
+        ("step_weight=1", "did you mean 'skills.step_weight'|'step_weight'"),
+        ("learner=ppo", r"learner: got 'ppo'; unknown learner; allowed: \['grpo', 'opid'\]"),
+        ("tasks=0", "tasks: got 0; .*greater than or equal to 1"),
+        ("tasks=many", "tasks: got 'many'; .*integer"),
+        ("advantage_mode=std", "advantage_mode: got 'std'; .*'mean_std_norm' or 'mean_norm'"),
+        ("skills.routing=best", "skills.routing: got 'best'; .*'step_priority' or 'additive'"),
+        ("tasks", "cannot read 'tasks'; .*key=value"),
+        ("xyzzy=1", "unknown recipe key 'xyzzy'.*allowed: .*learning_rate"),
+        ("skills=1", "unknown recipe key 'skills'"),
+    ],
+)
+def test_mistakes_name_the_key_what_was_given_and_what_is_allowed(text, message):
+    with pytest.raises(RecipeError, match=message):
+        change(Recipe(), [text])
+
+
+def test_unknown_recipes_name_the_closest():
+    with pytest.raises(RecipeError, match="unknown recipe 'tiny-alfword'; did you mean 'tiny-alfworld'"):
+        get_recipe("tiny-alfword")

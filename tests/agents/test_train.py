@@ -1,0 +1,207 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from opid_agents.learning import stages
+from opid_agents.learning.train import TrainingDiverged, evaluate_policy, train
+from opid_agents.learning.warm import make_start
+from opid_agents.policy import Policy
+
+from opid_gym.evaluation import evaluate
+from opid_gym.trajectory import read_jsonl
+from tests.agents.models import tiny_recipe
+
+# Groups without variance are trained too, so that a policy that never succeeds still exercises every stage.
+RECIPE = tiny_recipe(
+    "train_uniform_groups=true", "skills.episode_weight=0.1", "skills.step_weight=0.1", "learning_rate=1e-3"
+)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start")
+    make_start(RECIPE).policy.save(folder)
+    return folder
+
+
+def metrics_of(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return [{k: v for k, v in line.items() if not k.startswith("seconds/")} for line in lines]
+
+
+def changed(a, b):
+    pairs = zip(a.model.parameters(), b.model.parameters(), strict=True)
+    return any(not torch.equal(x, y) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def run(start, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "opid"
+    train(RECIPE, out, policy=Policy.load(start))
+    return out
+
+
+def test_an_iteration_changes_the_weights_and_logs_every_metric(run, start):
+    assert changed(Policy.load(run / "model"), Policy.load(start))
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    assert [line["iteration"] for line in lines] == [1, 2, 3]
+    wanted = [
+        "success",
+        "return",
+        "length",
+        "valid_actions",
+        "groups/mixed",
+        "groups/trained",
+        "skills/trajectories",
+        "skills/steps",
+        "updates",
+        "train/loss",
+        "train/policy_loss",
+        "train/entropy",
+        "train/clip_fraction",
+        "train/grad_norm",
+        "train/trained_tokens",
+        "opid/share/outcome",
+        "opid/share/episode",
+        "opid/share/step",
+        "opid/routed/any",
+        "opid/correlation/episode",
+        "opid/opposed/failure",
+        "opid/shift/failure",
+        "opid/alarm/negative_distillation",
+        "opid/occupancy",
+        "seconds/rollout",
+        "seconds/extract",
+        "seconds/route",
+        "seconds/rescore",
+        "seconds/update",
+    ]
+    for line in lines:
+        assert not set(wanted) - set(line)
+        assert line["opid/occupancy"] == 1.0
+        assert line["opid/routed/any"] > 0
+        assert line["opid/share/episode"] > 0
+    assert lines[-1]["episodes"] == 36
+
+
+def test_a_run_folder_tells_the_whole_story(run):
+    assert {path.name for path in run.iterdir()} >= {
+        "recipe.json", "versions.json", "start", "checkpoints", "metrics.jsonl", "trajectories.jsonl", "skills.jsonl",
+        "model", "report.md",
+    }  # fmt: skip
+    trajectories = list(read_jsonl(run / "trajectories.jsonl"))
+    assert len(trajectories) == 36
+    assert all("prompt_ids" not in step.data for t in trajectories for step in t.steps)
+    skills = [json.loads(line) for line in (run / "skills.jsonl").open()]
+    assert all(trajectories[s["trajectory"]].metadata["iteration"] == s["iteration"] for s in skills)
+    assert "3 iterations, 36 episodes" in (run / "report.md").read_text()
+
+
+def test_grpo_is_the_same_rollouts_without_skills(start, tmp_path):
+    train(
+        tiny_recipe("learner=grpo", "iterations=1", "train_uniform_groups=true"),
+        tmp_path / "run",
+        policy=Policy.load(start),
+    )
+    (line,) = metrics_of(tmp_path / "run")
+    assert line["skills/trajectories"] == 0
+    assert line["opid/routed/any"] == 0
+    assert line["opid/share/outcome"] in (0.0, 1.0)
+
+
+def test_a_kl_term_holds_the_policy_to_its_start(start, tmp_path):
+    train(
+        tiny_recipe("kl_weight=0.1", "iterations=2", "train_uniform_groups=true"),
+        tmp_path / "run",
+        policy=Policy.load(start),
+    )
+    first, second = metrics_of(tmp_path / "run")
+    assert first["train/ref_kl"] == pytest.approx(0, abs=1e-4)
+    assert second["train/ref_kl"] > 0
+
+
+def test_trajectories_on_disk_are_bounded(start, tmp_path):
+    recipe = tiny_recipe("keep_trajectories=5", "iterations=2")
+    train(recipe, tmp_path / "run", policy=Policy.load(start))
+    assert len(list(read_jsonl(tmp_path / "run" / "trajectories.jsonl"))) == 5
+
+
+def test_a_run_killed_at_any_moment_goes_on_with_the_same_numbers(run, start, tmp_path):
+    out = tmp_path / "killed"
+    program = (
+        "import sys; from opid_agents.learning.train import train; from opid_agents.policy import Policy;"
+        "from tests.agents.test_train import RECIPE;"
+        "train(RECIPE, sys.argv[1], policy=Policy.load(sys.argv[2]) if len(sys.argv) > 2 else None, resume=True)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(out), str(start)], env=os.environ | {"HF_HUB_OFFLINE": "1"}
+    )
+    try:
+        metrics = out / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while not (metrics.is_file() and metrics.read_text().count("\n") >= 2) and process.poll() is None:
+            assert time.monotonic() < deadline, "the run never got to its second iteration"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (out / "model").exists(), "it was finished before it could be killed"
+    with open(metrics, "a") as file:
+        file.write('{"iteration": 3, "torn')
+    train(RECIPE, out, resume=True)
+    assert metrics_of(out) == metrics_of(run)
+    assert not changed(Policy.load(out / "model"), Policy.load(run / "model"))
+    assert len(list(read_jsonl(out / "trajectories.jsonl"))) == 36
+
+
+def test_a_finished_run_resumed_with_more_iterations_equals_a_longer_run(run, start, tmp_path):
+    longer = tiny_recipe(
+        "train_uniform_groups=true", "skills.episode_weight=0.1", "skills.step_weight=0.1", "learning_rate=1e-3"
+    )
+    short = longer.model_copy(update={"iterations": 1})
+    train(short, tmp_path / "run", policy=Policy.load(start))
+    train(longer, tmp_path / "run", resume=True)
+    assert metrics_of(tmp_path / "run") == metrics_of(run)
+
+
+def test_updates_that_are_not_finite_are_skipped_counted_and_end_the_run(start, tmp_path, monkeypatch):
+    honest = stages.token_rewards if hasattr(stages, "token_rewards") else None
+    assert honest is None
+    original = Policy.log_probs
+
+    def broken(self, rows, **options):
+        out = original(self, rows, **options)
+        if torch.is_grad_enabled():
+            out.log_probs.mul_(float("nan")) if False else None
+            object.__setattr__(out, "log_probs", out.log_probs * float("nan"))
+        return out
+
+    monkeypatch.setattr(Policy, "log_probs", broken)
+    recipe = tiny_recipe("iterations=9", "max_bad_updates=2", "train_uniform_groups=true", "skills.episode_weight=0.1")
+    with pytest.raises(TrainingDiverged, match=r"2 updates in a row .*max_bad_updates=2"):
+        train(recipe, tmp_path / "run", policy=Policy.load(start))
+    lines = metrics_of(tmp_path / "run")
+    assert [line["updates/skipped_total"] for line in lines] == [1, 2]
+    monkeypatch.undo()
+    kept = Policy.load(tmp_path / "run" / "checkpoints" / "iteration-000001")
+    assert not changed(kept, Policy.load(start))
+
+
+def test_a_run_needs_a_policy_and_a_folder_of_its_own(run, start, tmp_path):
+    with pytest.raises(ValueError, match="no policy to start from"):
+        train(RECIPE, tmp_path / "empty")
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(RECIPE, run, policy=Policy.load(start))
+
+
+def test_evaluation_is_paired_and_exact(start):
+    a, b = (evaluate_policy(RECIPE, Policy.load(start)) for _ in range(2))
+    assert a == b
+    assert len({episode.task_id for episode in a.episodes}) == 4
+    assert evaluate is not None
