@@ -11,14 +11,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
 import typer
-from gymnasium.vector import AutoresetMode
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -26,7 +24,7 @@ from rich.table import Table
 import opid_gym
 from opid_gym.agent import Agent, Decision
 from opid_gym.evaluation import Evaluation, evaluate
-from opid_gym.registration import WORLDS
+from opid_gym.registration import WORLDS, make_envs
 from opid_gym.trajectory import Trajectory, write_jsonl
 from opid_gym.vector import TextVectorEnv
 
@@ -245,23 +243,6 @@ def env_arguments(split: str | None, max_episode_steps: int | None, pairs: Seque
     if max_episode_steps is not None:
         arguments["max_episode_steps"] = max_episode_steps
     return arguments
-
-
-def make_envs(env: str, num_envs: int, **arguments: Any) -> TextVectorEnv:
-    """The vector environment of a registered world, for `opid_gym.rollout.play`.
-
-    Raises:
-        ValueError: an unknown id; the message gives the nearest.
-    """
-    known = [world.id for world in WORLDS]
-    if env not in gym.registry:
-        near = get_close_matches(env, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown environment {env!r}; known: {known}{hint}")
-    envs = gym.make_vec(env, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **arguments)
-    if not isinstance(envs, TextVectorEnv):
-        raise ValueError(f"{env!r} is not a text environment of this package's contract")
-    return envs
 
 
 def make_agent(name: str, envs: TextVectorEnv, *, seed: int) -> Agent:

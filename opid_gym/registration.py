@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, cast
 
 import gymnasium as gym
+from gymnasium.vector import AutoresetMode
 
 from opid_gym.env import TextEnv
 from opid_gym.vector import TextVectorEnv
@@ -53,6 +55,28 @@ def register_worlds() -> None:
                 max_episode_steps=spec.max_episode_steps,
                 kwargs={"world": spec.world},
             )
+
+
+def make_envs(env: str, num_envs: int, **arguments: Any) -> TextVectorEnv:
+    """A batch of games of a registered world without autoreset, as `opid_gym.rollout.play` wants it.
+
+    Args:
+        env: a Gymnasium id.
+        num_envs: how many games.
+        arguments: further arguments of `gymnasium.make_vec`.
+
+    Raises:
+        ValueError: an unknown id; the message gives the nearest.
+    """
+    if env not in gym.registry:
+        known = [world.id for world in WORLDS]
+        near = get_close_matches(env, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown environment {env!r}; known: {known}{hint}")
+    envs = gym.make_vec(env, num_envs=num_envs, autoreset_mode=AutoresetMode.DISABLED, **arguments)
+    if not isinstance(envs, TextVectorEnv):
+        raise ValueError(f"{env!r} is not a text environment of this package's contract")
+    return envs
 
 
 def make_env(world: str, seed: int = 0, render_mode: str | None = None, **kwargs: Any) -> TextEnv:

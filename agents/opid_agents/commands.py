@@ -51,7 +51,7 @@ class Screen:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=talk, transient=True) as bars:
+        with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as bars:
             task = bars.add_task(name, total=total or None)
             yield lambda done: bars.advance(task, done)
 
@@ -61,7 +61,8 @@ class Screen:
             f"iteration {metrics['iteration']:>3}/{self.iterations}  success {metrics['success']:.1%}  "
             f"valid {metrics['valid_actions']:.1%}  steps {metrics['length']:.1f}  "
             f"mixed groups {metrics['groups/mixed']:.0%}  "
-            f"step skills {metrics['skills/steps']}  {time.perf_counter() - self._started:.0f} s"
+            f"step skills {metrics['skills/steps']}  {time.perf_counter() - self._started:.0f} s",
+            soft_wrap=True,
         )
 
 
@@ -87,7 +88,8 @@ def train(
     started = None
     if not (resume and (latest_checkpoint(out / "checkpoints") or (out / "start" / "config.json").is_file())):
         started = Policy.load(model) if model else _warm_start(chosen, screen)
-    policy = run(chosen, out, policy=started, resume=resume, watch=screen)
+    with _resumable(out):
+        policy = run(chosen, out, policy=started, resume=resume, watch=screen)
     result = evaluate_policy(chosen, policy, watch=screen)
     _save_evaluation(out / "evaluation.json", result)
     if as_json:
@@ -148,7 +150,8 @@ def quickstart(
     talk.print(f"   {before.success}")
     lap("evaluate before")
     talk.print(f"[bold]3. Train[/] with {chosen.learner}: roll out, extract skills, route, re-score, update.")
-    policy = run(chosen, out, policy=policy, resume=True, watch=screen)
+    with _resumable(out):
+        policy = run(chosen, out, policy=policy, resume=True, watch=screen)
     lap("train")
     talk.print("[bold]4. After[/]: the same games.")
     after = evaluate_policy(chosen, policy, watch=screen)
@@ -205,6 +208,16 @@ def load_recipe(name: str, changes: list[str] | None) -> Recipe:
     return change(get_recipe(name), changes or [])
 
 
+@contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Say how to go on, if somebody presses Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        talk.print(f"Stopped. Go on with:  opid-gym train --recipe {out / 'recipe.json'} --out {out} --resume")
+        raise
+
+
 def _warm_start(recipe: Recipe, screen: Screen) -> Policy:
     from opid_agents.learning.warm import Check, make_start
 
@@ -241,4 +254,7 @@ def _interval(interval: Any) -> dict[str, float]:
 
 def _play_command(recipe: Recipe, model: Path) -> str:
     settings = " ".join(f"--set {key}={value}" for key, value in recipe.world.arguments.items())
-    return f"opid-gym play --env {recipe.world.env} --split {recipe.world.eval_split} {settings} --agent {model}"
+    return (
+        f"opid-gym play --env {recipe.world.env} --split {recipe.world.eval_split} {settings} "
+        f"--max-episode-steps {recipe.world.max_episode_steps} --agent {model}"
+    )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -7,12 +8,10 @@ import time
 
 import pytest
 import torch
-from opid_agents.learning import stages
 from opid_agents.learning.train import TrainingDiverged, evaluate_policy, train
 from opid_agents.learning.warm import make_start
 from opid_agents.policy import Policy
 
-from opid_gym.evaluation import evaluate
 from opid_gym.trajectory import read_jsonl
 from tests.agents.models import tiny_recipe
 
@@ -171,15 +170,12 @@ def test_a_finished_run_resumed_with_more_iterations_equals_a_longer_run(run, st
 
 
 def test_updates_that_are_not_finite_are_skipped_counted_and_end_the_run(start, tmp_path, monkeypatch):
-    honest = stages.token_rewards if hasattr(stages, "token_rewards") else None
-    assert honest is None
     original = Policy.log_probs
 
     def broken(self, rows, **options):
         out = original(self, rows, **options)
         if torch.is_grad_enabled():
-            out.log_probs.mul_(float("nan")) if False else None
-            object.__setattr__(out, "log_probs", out.log_probs * float("nan"))
+            out = dataclasses.replace(out, log_probs=out.log_probs * float("nan"))
         return out
 
     monkeypatch.setattr(Policy, "log_probs", broken)
@@ -204,4 +200,3 @@ def test_evaluation_is_paired_and_exact(start):
     a, b = (evaluate_policy(RECIPE, Policy.load(start)) for _ in range(2))
     assert a == b
     assert len({episode.task_id for episode in a.episodes}) == 4
-    assert evaluate is not None

@@ -199,9 +199,16 @@ class WarmStartData:
         return self._encoded[key]
 
     def _sample(
-        self, trajectory: Trajectory, step: int, action: str, **skills: str | None
+        self,
+        trajectory: Trajectory,
+        step: int,
+        action: str,
+        *,
+        episode_skill: str | None = None,
+        step_skill: str | None = None,
     ) -> tuple[list[int], list[int]]:
-        prompt = fit_prompt(self._policy, self._settings, view_at(trajectory, step), **skills)
+        view = view_at(trajectory, step)
+        prompt = fit_prompt(self._policy, self._settings, view, episode_skill=episode_skill, step_skill=step_skill)
         return prompt.ids, self._reply(action)
 
     def _reply(self, action: str) -> list[int]:

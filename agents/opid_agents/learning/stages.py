@@ -38,7 +38,7 @@ def roll_out(
     *,
     temperature: float,
     seed: int,
-    on_episode: Callable[[], None] = lambda: None,
+    on_episode: Callable[[int], None] = lambda episodes: None,
 ) -> list[Trajectory]:
     """Play every task `rollouts` times with `policy`.
 
@@ -52,7 +52,7 @@ def roll_out(
         index = trajectory.metadata["index"]
         trajectory.group = index // rollouts
         finished[index] = trajectory
-        on_episode()
+        on_episode(1)
     return [trajectory for trajectory in finished if trajectory is not None]
 
 

@@ -16,11 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import gymnasium as gym
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
 
-import opid_gym
 from opid_agents.learning import stages
 from opid_agents.learning.advantages import Advantage
 from opid_agents.learning.checkpoint import (
@@ -41,11 +38,13 @@ from opid_agents.learning.samples import pad, response_mask, step_samples, token
 from opid_agents.lm import LMAgent, LMSettings
 from opid_agents.policy import Policy
 from opid_agents.recipes.recipe import Recipe
-from opid_agents.skills.extract import RuleExtractor
+from opid_agents.skills.extract import RuleExtractor, Skills
+from opid_gym import registration
 from opid_gym.actions import ActionFormat
 from opid_gym.env import TaskOrder
 from opid_gym.evaluation import Evaluation, evaluate
 from opid_gym.prompting import load_template
+from opid_gym.vector import TextVectorEnv
 
 
 class TrainingDiverged(RuntimeError):
@@ -115,7 +114,7 @@ def train(
     folder.forget_after(progress)
     reference = Policy.load(folder.start) if recipe.kl_weight else None
     envs = make_envs(recipe, recipe.world.train_split, recipe.games or recipe.tasks * recipe.rollouts)
-    all_tasks = envs.unwrapped.world.task_ids
+    all_tasks = envs.world.task_ids
     order = TaskOrder(len(all_tasks), stream(recipe.seed, "tasks"))
     extractor = RuleExtractor(max_step_skills=recipe.skills.max_step_skills, gamma=recipe.skills.gamma)
     skills_wanted = learner.needs_skills
@@ -136,7 +135,7 @@ def train(
                 recipe.rollouts,
                 temperature=recipe.temperature,
                 seed=stream(recipe.seed, "rollout", iteration),
-                on_episode=lambda advance=advance: advance(1),
+                on_episode=advance,
             )
         samples = step_samples(trajectories, reward_scale=recipe.reward_scale, invalid_penalty=recipe.invalid_penalty)
         groups = {sample.group for sample in samples}
@@ -145,7 +144,7 @@ def train(
         samples_in = [sample for sample in samples if sample.group in groups]
 
         # 2. Extract skills from the finished trajectories, in hindsight.
-        skills = [None] * len(trajectories)
+        skills: list[Skills | None] = [None] * len(trajectories)
         with clock("extract"):
             if skills_wanted:
                 skills = stages.extract(extractor, trajectories, groups)
@@ -267,16 +266,11 @@ def lm_settings(recipe: Recipe) -> LMSettings:
     )
 
 
-def make_envs(recipe: Recipe, split: str, games: int) -> VectorEnv[Any, Any, Any]:
+def make_envs(recipe: Recipe, split: str, games: int) -> TextVectorEnv:
     """The recipe's world, `games` at once, without autoreset."""
-    gym.register_envs(opid_gym)
-    return gym.make_vec(
-        recipe.world.env,
-        num_envs=games,
-        split=split,
-        max_episode_steps=recipe.world.max_episode_steps,
-        autoreset_mode=AutoresetMode.DISABLED,
-        **recipe.world.arguments,
+    limit = recipe.world.max_episode_steps
+    return registration.make_envs(
+        recipe.world.env, games, split=split, max_episode_steps=limit, **recipe.world.arguments
     )
 
 
@@ -286,7 +280,7 @@ def evaluate_policy(
     """Play the first `tasks` tasks of the held-back split (or another one) once each, at the evaluation temperature."""
     split = split or recipe.world.eval_split
     envs = make_envs(recipe, split, 1)
-    ids = list(envs.unwrapped.world.task_ids)[: tasks or recipe.eval_tasks]
+    ids = list(envs.world.task_ids)[: tasks or recipe.eval_tasks]
     envs = make_envs(recipe, split, min(len(ids), recipe.games or 128))
     agent = LMAgent(
         policy, lm_settings(recipe), temperature=recipe.eval_temperature, seed=stream(recipe.seed, "evaluation")

@@ -62,7 +62,7 @@ def make_start(
     settings = lm_settings(recipe)
     warm = recipe.warm_start
     envs = make_envs(recipe, recipe.world.train_split, _DEMO_GAMES)
-    tasks = envs.unwrapped.world.task_ids
+    tasks = envs.world.task_ids
     order = TaskOrder(len(tasks), stream(recipe.seed, "demonstrations"))
     shown = [tasks[order.at(i)] for i in range(warm.demonstrations)]
     kept_back = [tasks[order.at(warm.demonstrations + i)] for i in range(warm.check_tasks)]
