@@ -20,7 +20,7 @@ def test_every_python_block_runs(code: str, tmp_path: Path) -> None:
 
 
 def test_every_command_of_ours_exists() -> None:
-    commands = set(re.findall(r"^opid-gym (\w+)", README, re.MULTILINE))
+    commands = set(re.findall(r"(?:^|`)opid-gym (\w+)", README, re.MULTILINE))
     assert commands
     listed = subprocess.run([sys.executable, "-m", "opid_gym.cli", "--help"], capture_output=True, text=True).stdout
     assert all(command in listed for command in commands)

@@ -15,7 +15,7 @@ from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.expert import Unsolvable, solve
 from opid_gym_envs.alfworld.game import Game
 from opid_gym_envs.alfworld.hindsight import hindsight
-from opid_gym_envs.alfworld.library import GameLibrary, generated_games, given_games, official_games
+from opid_gym_envs.alfworld.library import GameLibrary, find_split, generated_games, given_games, official_games
 from opid_gym_envs.alfworld.problem import GameFileError, task_type_beside
 from opid_gym_envs.alfworld.stock import StockEngine
 
@@ -24,6 +24,10 @@ BACKENDS = ("native", "textworld")
 # Compiled games kept for replay. A real-size game takes a fraction of a megabyte, so this bounds a run over
 # thousands of games.
 KEPT_GAMES = 256
+
+
+# Where stock keeps its data if nobody says otherwise.
+STOCK_CACHE = Path("~/.cache/alfworld")
 
 
 class Player(Protocol):
@@ -79,7 +83,7 @@ class ALFWorld(World):
             raise ValueError("games= names the game files themselves: give it without split=, data_dir= or size=")
         if data_dir is not None and size is not None:
             raise ValueError("size= is for generated games and data_dir= for official ones: give one of them")
-        folder = data_home("ALFWORLD_DATA", data_dir) if games is None and size is None else None
+        folder = _official_folder(data_dir, split or "train") if games is None and size is None else None
         self.library: GameLibrary
         if games is not None:
             self.library = given_games(games, task_types)
@@ -178,3 +182,11 @@ class ALFWorld(World):
             text = introduction.rpartition("Your task is to: ")[2].removesuffix(".")
             return Task(task_id, (path and task_type_beside(path)) or "unknown", text)
         return Task(task_id, problem.task_type, problem.task)
+
+
+def _official_folder(data_dir: str | Path | None, split: str) -> Path | None:
+    folder = data_home("ALFWORLD_DATA", data_dir)
+    # Merely importing stock ALFWorld makes this empty folder and points the variable at it: that is nobody's wish.
+    if data_dir is None and folder == STOCK_CACHE.expanduser() and find_split(folder, split) is None:
+        return None
+    return folder

@@ -74,8 +74,7 @@ def official_games(folder: Path, split: str, task_types: Sequence[str] | None = 
         GameFileError: a file is not a game.
     """
     _check_split(split)
-    candidates = [folder / split, *sorted(folder.glob(f"json_*/{split}"))]
-    root = next((candidate for candidate in candidates if candidate.is_dir()), None)
+    root = find_split(folder, split)
     if root is None:
         raise FileNotFoundError(f"no split {split!r} under {folder} (looked for {split}/ and json_*/{split}/)")
     files: dict[str, Path] = {}
@@ -88,6 +87,12 @@ def official_games(folder: Path, split: str, task_types: Sequence[str] | None = 
     if not files:
         raise ValueError(f"no playable games under {root}")
     return _of_files(dict(sorted(files.items())), task_types)
+
+
+def find_split(folder: Path, split: str) -> Path | None:
+    """Where a split lies in a folder of official data: directly in it, or in the ``json_*`` folder of the download."""
+    candidates = [folder / split, *sorted(folder.glob(f"json_*/{split}"))]
+    return next((candidate for candidate in candidates if candidate.is_dir()), None)
 
 
 def generated_games(

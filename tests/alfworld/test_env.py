@@ -140,6 +140,18 @@ def test_official_data_is_found_and_filtered_as_stock_does(
     assert len(gym.make("opid/ALFWorld-v0", size="small", count=7).unwrapped.world.task_ids) == 7
 
 
+def test_importing_stock_does_not_ask_for_official_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock sets $ALFWORLD_DATA to a folder of its own when it is imported, whether there is anything in it or not."""
+    cache = tmp_path / ".cache" / "alfworld"
+    cache.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ALFWORLD_DATA", str(cache))
+    assert len(gym.make("opid/ALFWorld-v0", split="valid_seen").unwrapped.world.task_ids) == 140
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no split 'valid_seen'"):
+        gym.make("opid/ALFWorld-v0", split="valid_seen")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -20,7 +20,7 @@ from opid_gym_envs.alfworld.stock import StockEngine
 from tests.alfworld.households import extract_games, random_household, write_game
 
 pytest.importorskip("fast_downward", reason="the original is not installed: pip install opid-gym[stock]")
-pytest.importorskip("alfworld", reason="the original is not installed: pip install opid-gym[stock]")
+pytest.importorskip("fast_downward", reason="the original is not installed: pip install opid-gym[stock]")
 
 
 DIALECTS = (
