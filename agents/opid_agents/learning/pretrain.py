@@ -173,7 +173,7 @@ class WarmStartData:
         if rng.random() < self._mix.next_from_expert:
             action = advice_at(trajectory, step)
         else:
-            action = any_action(trajectory, step, rng)
+            action = rng.choice(trajectory.steps[step].admissible_actions or (advice_at(trajectory, step),))
         return kind, _rows([*before, self._sample(trajectory, step, action, step_skill=action)])
 
     def draw_short(self, rng: random.Random) -> list[Row]:
@@ -182,11 +182,7 @@ class WarmStartData:
         step = rng.randrange(len(trajectory.steps))
         seen = trajectory.steps[step]
         hinted = rng.random() < _SHORT_HINTED
-        action = advice_at(trajectory, step)
-        if hinted:
-            # From any game, admissible or not: what has to be learned here is to copy words, all of them.
-            elsewhere = rng.choice(self._demonstrations)
-            action = any_action(elsewhere, rng.randrange(len(elsewhere.steps)), rng)
+        action = rng.choice(seen.admissible_actions or (seen.action,)) if hinted else advice_at(trajectory, step)
         view = PromptView(trajectory.task, seen.observation, (), seen.admissible_actions)
         prompt = fit_prompt(self._policy, self._settings, view, step_skill=action if hinted else None)
         return _rows([(prompt.ids, self._reply(action))])
@@ -223,15 +219,6 @@ def advice_at(trajectory: Trajectory, step: int) -> str:
     """What the expert would do at a step: its advice if it was kept, else what was done."""
     advice: str = trajectory.steps[step].data.get("expert", trajectory.steps[step].action)
     return advice
-
-
-def any_action(trajectory: Trajectory, step: int, rng: random.Random) -> str:
-    """A random admissible action of a step, each first word being equally likely: most are alike ("go to ...")."""
-    seen = trajectory.steps[step]
-    by_word: dict[str, list[str]] = {}
-    for action in seen.admissible_actions or (seen.action,):
-        by_word.setdefault(action.partition(" ")[0], []).append(action)
-    return rng.choice(by_word[rng.choice(list(by_word))])
 
 
 def learned_steps(trajectory: Trajectory) -> list[int]:
