@@ -1,7 +1,8 @@
 """The `opid-gym` command.
 
-Commands that need a learner or a language model live in other packages and are found through the entry-point group
-``opid_gym.commands``; agents by name through ``opid_gym.agents``. This module imports neither.
+Commands that need a learner, a world or a language model live in other packages and are found through the entry-point
+group ``opid_gym.commands``; what ``opid-gym serve NAME`` starts through ``opid_gym.serve``; agents by name through
+``opid_gym.agents``. This module imports none of them.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+serve = typer.Typer(help="Start a server on this machine.", no_args_is_help=True)
 # Results go to standard output, everything said along the way to standard error.
 talk = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
@@ -57,8 +59,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON
 
 def main() -> None:
     """Entry point of the `opid-gym` script."""
-    for point in entry_points(group="opid_gym.commands"):
-        app.command(point.name)(explain_errors(_plugged(point)))
+    for group, commands in (("opid_gym.commands", app), ("opid_gym.serve", serve)):
+        for point in sorted(entry_points(group=group)):
+            commands.command(point.name)(explain_errors(_plugged(point)))
+    if serve.registered_commands:
+        app.add_typer(serve, name="serve")
     app()
 
 
