@@ -96,6 +96,12 @@ def test_a_run_folder_tells_the_whole_story(run):
     trajectories = list(read_jsonl(run / "trajectories.jsonl"))
     assert len(trajectories) == 36
     assert all("prompt_ids" not in step.data for t in trajectories for step in t.steps)
+    for step in (step for t in trajectories for step in t.steps):
+        tokens = step.data["tokens"]
+        assert "".join(tokens["texts"]).replace("<|end|>", "").replace("<|pad|>", "") == step.reply
+        assert len({len(values) for values in tokens.values()}) == 1
+        assert set(step.data["skills"]) < {"episode", "step"}
+    assert any(any(step.data["tokens"]["skill"]) for t in trajectories for step in t.steps)
     skills = [json.loads(line) for line in (run / "skills.jsonl").open()]
     assert all(trajectories[s["trajectory"]].metadata["iteration"] == s["iteration"] for s in skills)
     assert "3 iterations, 36 episodes" in (run / "report.md").read_text()

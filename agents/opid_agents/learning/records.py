@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from opid_agents.learning.checkpoint import Progress
+from opid_agents.learning.credit import Credit
 from opid_agents.learning.stages import UpdateResult
 from opid_agents.recipes.recipe import Recipe
 from opid_agents.skills.extract import Skills
@@ -96,19 +97,29 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics, allow_nan=False) + "\n")
 
+    def room(self, progress: Progress) -> int:
+        """How many more trajectories will be written."""
+        return max(0, self.keep_trajectories - progress.written)
+
     def write_trajectories(
-        self, progress: Progress, trajectories: Sequence[Trajectory], skills: Sequence[Skills | None], iteration: int
+        self,
+        progress: Progress,
+        trajectories: Sequence[Trajectory],
+        skills: Sequence[Skills | None],
+        credit: Credit,
+        iteration: int,
     ) -> int:
-        """Append trajectories (without tokens) and their skills until enough are written; returns how many are."""
-        room = max(0, self.keep_trajectories - progress.written)
-        chosen = list(zip(trajectories, skills, strict=True))[:room]
+        """Append trajectories (with the credit of their tokens, where they were trained) and their skills until enough
+        are written; returns how many are."""
+        chosen = list(zip(trajectories, skills, strict=True))[: self.room(progress)]
         with (
             open(self.path / "trajectories.jsonl", "ab") as trajectory_file,
             open(self.path / "skills.jsonl", "ab") as skill_file,
         ):
             for number, (trajectory, skill) in enumerate(chosen):
                 trajectory.metadata["iteration"] = iteration
-                line = json.dumps({**asdict(trajectory), "steps": [_lean(step) for step in trajectory.steps]})
+                steps = [_lean(step, credit.get((number, s), {})) for s, step in enumerate(trajectory.steps)]
+                line = json.dumps({**asdict(trajectory), "steps": steps})
                 trajectory_file.write(line.encode() + b"\n")
                 if skill is not None:
                     record = {"iteration": iteration, "trajectory": progress.written + number, **asdict(skill)}
@@ -170,9 +181,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _lean(step: Step) -> dict[str, Any]:
+def _lean(step: Step, credit: Mapping[str, Any]) -> dict[str, Any]:
     record = asdict(step)
-    record["data"] = {key: value for key, value in record["data"].items() if key not in _TOKENS}
+    record["data"] = {**{key: value for key, value in record["data"].items() if key not in _TOKENS}, **credit}
     return record
 
 

@@ -29,6 +29,7 @@ from opid_agents.learning.checkpoint import (
     seed_everything,
     stream,
 )
+from opid_agents.learning.credit import Credit, describe_credit
 from opid_agents.learning.diagnostics import diagnose
 from opid_agents.learning.learner import AdvantageInputs, AdvantageSettings, get_learner
 from opid_agents.learning.losses import LossSettings
@@ -162,6 +163,7 @@ def train(
 
         result = stages.UpdateResult({}, 0, 0, progress.skipped_in_a_row)
         figures: dict[str, Any] = {}
+        credit: Credit = {}
         if samples_in:
             mask = response_mask(samples_in)
             old = pad([sample.log_probs for sample in samples_in])
@@ -218,6 +220,8 @@ def train(
             success = torch.tensor([sample.success for sample in samples_in])
             figures = diagnose(advantage, mask, teacher.episode_mask, teacher.step_mask, success)
             figures |= {"occupancy": teacher.occupancy, "rescored_tokens": teacher.rescored_tokens}
+            room = folder.room(progress)
+            credit = describe_credit(policy.tokenizer, samples_in, routes, teacher, advantage, trajectories=room)
 
         evaluation = None
         if recipe.eval_every and iteration % recipe.eval_every == 0:
@@ -229,7 +233,7 @@ def train(
             env_steps=progress.env_steps + len(samples),
             skipped_updates=progress.skipped_updates + result.skipped,
             skipped_in_a_row=result.skipped_in_a_row,
-            written=folder.write_trajectories(progress, trajectories, skills, iteration),
+            written=folder.write_trajectories(progress, trajectories, skills, credit, iteration),
         )
         metrics = describe_iteration(
             progress, trajectories, skills, len(groups), result, figures, evaluation, clock.seconds

@@ -1,0 +1,86 @@
+"""What each sampled token was credited with, as JSON for people to look at (`opid-gym view`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from opid_agents.learning.advantages import Advantage
+from opid_agents.learning.samples import StepSample
+from opid_agents.learning.stages import TeacherScores
+from opid_agents.skills.route import Route
+
+# Trajectory and step in it -> what to keep in that step's `data`.
+Credit = dict[tuple[int, int], dict[str, Any]]
+
+
+def describe_credit(
+    tokenizer: PreTrainedTokenizerBase,
+    samples: Sequence[StepSample],
+    routes: Sequence[Route],
+    teacher: TeacherScores,
+    advantage: Advantage,
+    *,
+    trajectories: int,
+) -> Credit:
+    """The reply tokens of the samples of the first `trajectories` trajectories, with their advantages.
+
+    Args:
+        tokenizer: the policy's.
+        samples, routes, teacher, advantage: row i of each belongs to sample i.
+        trajectories: how many trajectories will be written down.
+
+    Returns:
+        For each such step ``skills``, the texts it was re-scored with by their kind (``episode``, ``step``), and
+        ``tokens``: ``texts``, ``log_probs``, ``outcome`` (the outcome advantage) and ``skill`` (what the skills added
+        to it, weights and all: the two sum to what the loss uses). All lists have one entry a token; numbers have
+        four significant digits, and None stands for one that is not finite.
+    """
+    credit: Credit = {}
+    for i, (sample, way) in enumerate(zip(samples, routes, strict=True)):
+        if sample.trajectory >= trajectories:
+            continue
+        length = len(sample.reply_ids)
+        outcome = advantage.outcome[i, :length]
+        heard = {"episode": way.episode if teacher.episode_mask[i] else None}
+        heard["step"] = way.step if teacher.step_mask[i] else None
+        credit[sample.trajectory, sample.step] = {
+            "skills": {kind: text for kind, text in heard.items() if text is not None},
+            "tokens": {
+                "texts": token_texts(tokenizer, sample.reply_ids),
+                "log_probs": _short(sample.log_probs),
+                "outcome": _short(outcome),
+                "skill": _short(advantage.advantages[i, :length] - outcome),
+            },
+        }
+    return credit
+
+
+def token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """The text each token adds, special tokens included; joined they are the decoded whole.
+
+    A character that is spread over several tokens belongs to the last of them, the others add nothing. Bytes that
+    never become a character are U+FFFD in the token that shows it.
+    """
+    texts: list[str] = []
+    # Each piece is decoded behind the one before it: some tokenizers drop the space that a text begins with.
+    before = begin = 0
+    known = ""
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(list(ids[before:end]), skip_special_tokens=False)
+        if text.endswith("\ufffd") and end < len(ids):
+            texts.append("")
+            continue
+        texts.append(text[len(known) :])
+        before, begin = begin, end
+        known = tokenizer.decode(list(ids[before:begin]), skip_special_tokens=False)
+    return texts
+
+
+def _short(values: Tensor | Sequence[float]) -> list[float | None]:
+    numbers = values.tolist() if isinstance(values, Tensor) else values
+    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in numbers]
