@@ -1,0 +1,79 @@
+"""Retrievers: search engines over a corpus behind one protocol, a batch of queries in, ranked passages out.
+
+>>> import tempfile
+>>> from opid_gym_envs.searchqa.corpus import Passage
+>>> corpus = [Passage("0", "Aaron", "Aaron was the brother of Moses."), Passage("1", "Babel", "A tower.")]
+>>> retriever = make_retriever("bm25", corpus=corpus, cache_dir=tempfile.mkdtemp())
+>>> [[hit.passage.title for hit in hits] for hits in retriever.search(["Who was Moses' brother?", "sea"], k=3)]
+[['Aaron'], []]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from opid_gym.data import cache_home
+from opid_gym_envs.searchqa.corpus import Passage
+from opid_gym_envs.searchqa.retrievers.base import Hit, IndexedRetriever, Retriever, RetrieverError, Stage, silent
+from opid_gym_envs.searchqa.retrievers.index import (
+    ENGINES,
+    MANIFEST,
+    IndexMismatch,
+    build_index,
+    corpus_fingerprint,
+    open_index,
+)
+
+__all__ = [
+    "ENGINES",
+    "Hit",
+    "IndexMismatch",
+    "IndexedRetriever",
+    "Retriever",
+    "RetrieverError",
+    "build_index",
+    "make_retriever",
+    "open_index",
+]
+
+
+def make_retriever(
+    retriever: str | Retriever = "bm25",
+    *,
+    corpus: str | Path | Sequence[Passage] | None = None,
+    cache_dir: str | Path | None = None,
+    stage: Stage = silent,
+    **settings: Any,
+) -> Retriever:
+    """A retriever by name, address or as it is.
+
+    Args:
+        retriever: a name of `ENGINES`; the address of a search server (``http://...``, several separated by commas
+            are replicas of one another); or a `Retriever`, which is returned as it is.
+        corpus: what to search: a JSON Lines file, passages, or an index folder of the engine's. A server has its own.
+        cache_dir: where indexes of files and passages are kept and found again; below
+            `opid_gym.data.cache_home` if not given.
+        stage: shows progress when an index has to be built first.
+        settings: of the engine, or of the client.
+
+    Raises:
+        ValueError: an unknown name or setting, or a corpus too many or too few.
+        IndexMismatch: the index folder is of another engine or other settings.
+        ImportError: the engine needs an extra; the message says which.
+    """
+    if not isinstance(retriever, str):
+        if corpus is not None or settings:
+            raise ValueError("a ready retriever takes no corpus and no settings")
+        return retriever
+    if corpus is None:
+        raise ValueError(f"retriever {retriever!r} needs a corpus to search")
+    if isinstance(corpus, str | Path) and (Path(corpus) / MANIFEST).is_file():
+        return open_index(corpus)
+    folder = Path(cache_dir) if cache_dir is not None else cache_home() / "indexes"
+    key = sha256(repr((corpus_fingerprint(corpus), sorted(settings.items()))).encode()).hexdigest()[:16]
+    folder = folder / f"{retriever}-{key}"
+    build_index(corpus, folder, retriever, settings, stage)
+    return open_index(folder)

@@ -1,0 +1,149 @@
+"""What a retriever is: a batch of queries in, ranked passages for each out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from opid_gym_envs.searchqa.corpus import Passage
+from opid_gym_envs.searchqa.retrievers.store import PassageStore
+
+
+class RetrieverError(RuntimeError):
+    """A search could not be done; the message says where and why. The queries themselves are never at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One passage that a search returned.
+
+    Attributes:
+        id: of the passage in its corpus.
+        score: how well it matches; higher is better, comparable only within one engine.
+        passage: what was found.
+    """
+
+    id: str
+    score: float
+    passage: Passage
+
+
+@runtime_checkable
+class Retriever(Protocol):
+    """Anything that answers a batch of queries. Yours needs no base class, only these two methods.
+
+    >>> class FirstOnly:
+    ...     def search(self, queries, k):
+    ...         passage = Passage("0", "Aaron", "Aaron is a prophet.")
+    ...         return [[Hit("0", 1.0, passage)][:k] for _ in queries]
+    ...     def close(self):
+    ...         pass
+    >>> isinstance(FirstOnly(), Retriever)
+    True
+    """
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """The best `k` passages for each query, best first.
+
+        Args:
+            queries: any texts at all; they are words to look for, never syntax.
+            k: how many passages at most, at least 1.
+
+        Returns:
+            One list a query, in the order of the queries; empty where nothing matches.
+
+        Raises:
+            ValueError: `queries` is one string, or `k` is below 1.
+            RetrieverError: the search could not be done.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections. May be called twice."""
+        ...
+
+
+# Told what is being done and how much of it there is (None if unknown); the context yields a function that is called
+# with each amount done.
+Stage = Callable[[str, "int | None"], AbstractContextManager[Callable[[int], None]]]
+
+
+def silent(name: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+    """A `Stage` that shows nothing."""
+    return nullcontext(lambda count: None)
+
+
+def check_search(queries: Sequence[str], k: int) -> None:
+    """Refuse what no retriever can answer.
+
+    Raises:
+        ValueError: see `Retriever.search`.
+    """
+    if isinstance(queries, str):
+        raise ValueError(f"queries must be a list of texts, got one text: {queries!r:.80}")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k must be a whole number, at least 1, got {k!r}")
+
+
+class IndexedRetriever(ABC):
+    """A retriever over an index in a folder, made by `build` and opened by its constructor.
+
+    An engine subclasses it, and is found by name through `opid_gym_envs.searchqa.retrievers.index.ENGINES`.
+
+    Args:
+        folder: what `build` filled.
+        passages: the corpus; row numbers that `rank` returns refer to it.
+        settings: values for `SETTINGS`, completed by `complete_settings`.
+    """
+
+    # The engine's settings and their defaults. Those in SEARCH_SETTINGS can differ from search to search; the others
+    # are part of what the index is.
+    SETTINGS: ClassVar[Mapping[str, Any]] = {}
+    SEARCH_SETTINGS: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:
+        self.passages = passages
+
+    @classmethod
+    @abstractmethod
+    def build(cls, folder: Path, passages: PassageStore, settings: Mapping[str, Any], stage: Stage = silent) -> None:
+        """Fill a folder, going on with what an interrupted call left there."""
+
+    @abstractmethod
+    def rank(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
+        """Rows of `passages` and their scores, best first, at most `k` for each query."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """See `Retriever.search`."""
+        check_search(queries, k)
+        passages = self.passages
+        results = []
+        for ranked in self.rank(queries, k) if queries else ():
+            found = [(passages[row], score) for row, score in ranked]
+            results.append([Hit(passage.id, score, passage) for passage, score in found])
+        return results
+
+    def close(self) -> None:
+        """See `Retriever.close`."""
+        self.passages.close()
+
+
+def complete_settings(engine: type[IndexedRetriever], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of an engine: those given, and its defaults.
+
+    Raises:
+        ValueError: a setting the engine does not have, or a value of another type than its default.
+    """
+    for key, value in given.items():
+        if key not in engine.SETTINGS:
+            raise ValueError(f"{name} has no setting {key!r}; it has {sorted(engine.SETTINGS) or 'none'}")
+        default = engine.SETTINGS[key]
+        if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            continue
+        if default is not None and type(value) is not type(default):
+            raise ValueError(f"{name}: {key} must be of type {type(default).__name__}, got {value!r}")
+    return {**engine.SETTINGS, **given}
