@@ -1,0 +1,212 @@
+"""The shop's products and the search over them, from the official files or made up from a seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+from rich.progress import Progress
+
+from opid_gym_envs.webshop import generator
+from opid_gym_envs.webshop.official import OfficialFiles, Skipped, read_products
+from opid_gym_envs.webshop.product import Product
+from opid_gym_envs.webshop.search.bm25 import Index
+from opid_gym_envs.webshop.store import Records, built_folder, write_products
+
+_KEPT_PRODUCTS = 4096
+_KEPT_SEARCHES = 1024
+
+
+class Catalogue:
+    """Products in a fixed order, found by id, by number or by search.
+
+    A catalogue is built once, into a folder that every process reads in place, so that opening it again takes
+    milliseconds and little memory, however many products there are. Use `load` or `generated` to get one.
+
+    >>> shop = Catalogue.generated(count=20)
+    >>> len(shop)
+    20
+    >>> product = shop.by_index(3)
+    >>> product == shop.product(product.asin)
+    True
+    >>> product.asin in shop.search(product.title)
+    True
+
+    Args:
+        folder: a folder written by this package.
+
+    Attributes:
+        folder: that folder.
+        skipped: how many records of the official files were passed over, as stock does: ``unlisted`` (id 'nan' or
+            longer than ten characters) and ``repeated``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._records = Records(folder)
+        self._index = Index(folder / "index", keys=self._records.asins)
+        self.skipped: Mapping[str, int] = self._records.about.get("skipped", {})
+        self.by_index = lru_cache(maxsize=_KEPT_PRODUCTS)(self._by_index)
+        self._search = lru_cache(maxsize=_KEPT_SEARCHES)(self._ranked_asins)
+
+    @classmethod
+    def load(
+        cls, data_dir: str | Path, *, cache_dir: str | Path | None = None, progress: bool | None = None
+    ) -> Catalogue:
+        """The catalogue of a folder with the official files, full or small.
+
+        Args:
+            data_dir: holds ``items_shuffle*.json``, ``items_ins_v2*.json`` and ``items_human_ins.json`` (the last is
+                needed for human goals only).
+            cache_dir: where the built catalogue is kept; by default this user's cache folder.
+            progress: show the building's progress on stderr; by default if stderr is a terminal.
+
+        Raises:
+            FileNotFoundError: the folder or a file is missing; the message names them.
+            ValueError: a file is broken or a product malformed; the message names the file and the record.
+        """
+        files = OfficialFiles.of(data_dir)
+
+        def build(folder: Path, shown: Progress) -> None:
+            skipped = Skipped()
+            products = shown.track(read_products(files, skipped), description=f"Reading {files.items.name}", total=None)
+            about: dict[str, Any] = {"data_dir": str(Path(data_dir).resolve())}
+            write_products(folder, products, about, shown)
+            about["skipped"] = asdict(skipped)
+            (folder / "about.json").write_text(json.dumps(about))
+            if files.human is not None:
+                human = _read_human(files.human)
+                (folder / "human.json").write_text(json.dumps(human))
+
+        return cls(built_folder(_cache(cache_dir), f"official-{files.fingerprint}", build, progress=progress))
+
+    @classmethod
+    def generated(
+        cls, count: int = 1000, seed: int = 0, *, cache_dir: str | Path | None = None, progress: bool | None = None
+    ) -> Catalogue:
+        """A made-up catalogue: the same for the same arguments, everywhere. A larger one begins with the smaller one.
+
+        Args:
+            count: how many products.
+            seed: which catalogue.
+            cache_dir: where the built catalogue is kept; by default this user's cache folder.
+            progress: show the building's progress on stderr; by default if stderr is a terminal.
+
+        Raises:
+            ValueError: `count` is less than 1.
+        """
+        if count < 1:
+            raise ValueError(f"count must be 1 or more, got {count}")
+
+        def build(folder: Path, shown: Progress) -> None:
+            products: Iterable[Product] = generator.generate(count, seed)
+            write_products(folder, shown.track(products, total=count, description="Making products"), {}, shown)
+
+        name = f"generated-{generator.VERSION}-{count}-{seed}"
+        return cls(built_folder(_cache(cache_dir), name, build, progress=progress))
+
+    def __len__(self) -> int:
+        return len(self._records.asins)
+
+    def __contains__(self, asin: object) -> bool:
+        return isinstance(asin, str) and self._records.find(asin) is not None
+
+    @property
+    def asins(self) -> Sequence[str]:
+        """The ids in order; a view that keeps nothing in memory."""
+        return _Asins(self._records.asins)
+
+    def product(self, asin: str) -> Product:
+        """The product with this id.
+
+        Raises:
+            KeyError: there is none; the message names the id.
+        """
+        number = self._records.find(asin)
+        if number is None:
+            raise KeyError(f"no product {asin!r} among the {len(self)} of this catalogue")
+        return self.by_index(number)
+
+    def search(self, query: str, k: int = 50) -> list[str]:
+        """Ids of the `k` products that match best, best first, exactly as Lucene's BM25 ranks them in stock WebShop.
+
+        Args:
+            query: any text; no text, or none that means anything, finds nothing.
+            k: how many at most.
+        """
+        return list(self._search(query, k))
+
+    @property
+    def human_goals(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Asin -> what ``items_human_ins.json`` says of it; empty where there is no such file."""
+        path = self.folder / "human.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def title_nouns(self, asin: str) -> tuple[str, ...] | None:
+        """The nouns of a product's title: its tokens that spaCy tags NOUN or PROPN, lower-cased, repetitions kept.
+
+        Stock divides by their number, so that a repeated noun counts twice there.
+
+        Returns:
+            The nouns, or None if they are not known because spaCy and its model are not installed.
+
+        Raises:
+            KeyError: there is no such product.
+        """
+        self.product(asin)
+        return None
+
+    def close(self) -> None:
+        """Forget what is cached; files are mapped and need no closing."""
+        self.by_index.cache_clear()
+        self._search.cache_clear()
+
+    def _by_index(self, number: int) -> Product:
+        """The product with this number, from 0.
+
+        Raises:
+            IndexError: there is none.
+        """
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"product {number} of a catalogue of {len(self)}")
+        return self._records.read(number % len(self))
+
+    def _ranked_asins(self, query: str, k: int) -> tuple[str, ...]:
+        return tuple(self._records.asins[self._index.search(query, k)].tolist())
+
+
+class _Asins(Sequence[str]):
+    def __init__(self, names: npt.NDArray[np.str_]) -> None:
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return _Asins(self._names[index]) if isinstance(index, slice) else str(self._names[index])
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(name) for name in self._names)
+
+
+def _read_human(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from error
+
+
+def _cache(cache_dir: str | Path | None) -> Path:
+    named = platformdirs.user_cache_path("opid-gym") / "webshop" if cache_dir is None else Path(cache_dir)
+    return named.expanduser()

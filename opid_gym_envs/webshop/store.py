@@ -1,0 +1,140 @@
+"""A catalogue's folder: products, their ids and the search index, written once and read in place by every process.
+
+A folder is complete or not there at all: it is built under another name and renamed when everything is in it, and a
+lock lets one process build while others wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import Progress
+
+from opid_gym_envs.webshop.product import Product
+from opid_gym_envs.webshop.search.bm25 import IndexWriter
+
+FORMAT = 1
+"""Raised whenever a folder's form changes: older folders are then left alone and new ones built."""
+
+_FIELDS = tuple(field.name for field in fields(Product))
+Build = Callable[[Path, Progress], None]
+
+
+def built_folder(cache: Path, name: str, build: Build, *, progress: bool | None) -> Path:
+    """The folder of this name, built if it is not there yet.
+
+    Args:
+        cache: where folders lie; made if missing.
+        name: says everything the content depends on.
+        build: writes the content into an empty folder.
+        progress: show progress on stderr; None: if stderr is a terminal.
+    """
+    folder = cache / f"v{FORMAT}-{name}"
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{folder.name}.lock"):
+        if folder.is_dir():  # another process was first
+            return folder
+        for left in cache.glob(f".{folder.name}-*"):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}-"))
+        try:
+            with _progress(progress) as shown:
+                build(scratch, shown)
+            scratch.rename(folder)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    return folder
+
+
+@contextmanager
+def _progress(show: bool | None) -> Iterator[Progress]:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (console.is_terminal if show is None else show)) as progress:
+        yield progress
+
+
+def write_products(folder: Path, products: Iterable[Product], about: dict[str, Any], progress: Progress) -> None:
+    """Write a catalogue's folder; `products` is read once, one product at a time.
+
+    Args:
+        about: what else to remember, given back by `Records.about`.
+    """
+    asins = bytearray()
+    ends = array("q", [0])
+    with (
+        open(folder / "records.jsonl", "wb") as records,
+        IndexWriter(_made(folder / "index"), _shown(progress, "Writing the search index")) as index,
+    ):
+        for product in products:
+            line = json.dumps([getattr(product, name) for name in _FIELDS], ensure_ascii=False, separators=(",", ":"))
+            ends.append(ends[-1] + records.write(line.encode("utf-8", "surrogatepass") + b"\n"))
+            asins += product.asin.ljust(10, "\0").encode("utf-32-le", "surrogatepass")
+            index.add(product.search_text)
+    names = np.frombuffer(asins, dtype="<U10")
+    np.save(folder / "asins.npy", names)
+    np.save(folder / "asin_order.npy", np.argsort(names, kind="stable").astype(np.int32))
+    np.save(folder / "ends.npy", np.frombuffer(ends, dtype=np.int64))
+    (folder / "about.json").write_text(json.dumps(about))
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _shown(progress: Progress, what: str) -> Callable[[int, int], None]:
+    bar = progress.add_task(what, total=None, visible=False)
+    return lambda done, total: progress.update(bar, completed=done, total=total, visible=total > 1)
+
+
+class Records:
+    """The products of a folder, read one at a time.
+
+    Attributes:
+        about: what `write_products` was given.
+        asins: the ids in order.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.about: dict[str, Any] = json.loads((folder / "about.json").read_text())
+        self.asins = np.load(folder / "asins.npy", mmap_mode="r")
+        self._order = np.load(folder / "asin_order.npy", mmap_mode="r")
+        self._ends = np.load(folder / "ends.npy", mmap_mode="r")
+        self._path = folder / "records.jsonl"
+
+    def find(self, asin: str) -> int | None:
+        """The number of the product with this id."""
+        if len(asin) > self.asins.dtype.itemsize // 4:
+            return None
+        place = np.searchsorted(self.asins, asin, sorter=self._order)
+        if place == len(self._order):
+            return None
+        number = int(self._order[place])
+        return number if self.asins[number] == asin else None
+
+    def read(self, number: int) -> Product:
+        """The product with this number."""
+        start, end = int(self._ends[number]), int(self._ends[number + 1])
+        # Opened anew each time: a shared position in an open file would be trouble between threads and after a fork,
+        # and pages read through a mapping would count as this process's memory for as long as it runs.
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(start)
+            values = dict(zip(_FIELDS, json.loads(file.read(end - start)), strict=True))
+        for name in ("bullet_points", "attributes", "instruction_attributes", "pricing"):
+            values[name] = tuple(values[name])
+        values["options"] = {name: tuple(choices) for name, choices in values["options"].items()}
+        return Product(**values)
