@@ -207,6 +207,7 @@ def opid_advantage(
     episode_mask: Shaped[Tensor, " batch"] | None,
     step_mask: Shaped[Tensor, " batch"] | None,
     *,
+    trajectory_ids: Any = None,
     mode: Mode = "mean_std_norm",
     episode_weight: float = 0.001,
     step_weight: float = 0.001,
@@ -222,7 +223,7 @@ def opid_advantage(
     term; with critical-first routing no sample has both, in mode ``additive`` it may.
 
     Args:
-        token_level_rewards, response_mask, task_ids, mode: see `outcome_advantage`.
+        token_level_rewards, response_mask, task_ids, trajectory_ids, mode: see `outcome_advantage`.
         old_log_probs: of the sampled tokens under the prompt they were sampled from.
         episode_log_probs, step_log_probs: of the same tokens with the episode / the step skill in the prompt;
             see `skill_shift`. None is allowed where no sample is routed to that skill.
@@ -239,7 +240,7 @@ def opid_advantage(
         ValueError: a wrong shape, mode, weight or clip, or samples routed to a skill whose log-probabilities
             are missing.
     """
-    outcome = outcome_advantage(token_level_rewards, response_mask, task_ids, mode=mode)
+    outcome = outcome_advantage(token_level_rewards, response_mask, task_ids, trajectory_ids, mode=mode)
     require_matrix("old_log_probs", old_log_probs, token_level_rewards.shape)
     _require_clip(clip)
     total = outcome.clone()

@@ -57,7 +57,8 @@ def anchor_groups(anchors: Sequence[str], task_ids: Any, *, similarity: float | 
     firsts: dict[int, list[tuple[int, SequenceMatcher[str]]]] = {}  # of each task: its groups by their first member
     for place in zip(task, anchors, strict=True):
         if place not in known:
-            known[place] = _first_similar(place[1], firsts.setdefault(place[0], []), similarity, len(set(groups)))
+            new = sum(map(len, firsts.values()))
+            known[place] = _first_similar(place[1], firsts.setdefault(place[0], []), similarity, new)
         groups.append(known[place])
     return torch.tensor(groups, dtype=torch.long)
 

@@ -182,6 +182,7 @@ def opid(inputs: AdvantageInputs) -> Advantage:
         inputs.step_log_probs,
         inputs.episode_mask,
         inputs.step_mask,
+        trajectory_ids=_baseline_ids(inputs),
         mode=settings.mode,
         episode_weight=settings.episode_weight,
         step_weight=settings.step_weight,
