@@ -20,7 +20,7 @@ from opid_agents.learning.learner import Learner, Swap, trained_samples
 from opid_agents.learning.losses import LossInputs, LossSettings
 from opid_agents.learning.samples import StepSample, pad, view_at
 from opid_agents.lm import LMAgent, LMSettings, fit_prompt
-from opid_agents.packing import Row, batches, pack
+from opid_agents.packing import Row, batches
 from opid_agents.policy import Policy
 from opid_agents.skills.controls import other_task_skills, shuffle_skills
 from opid_agents.skills.extract import Extractor, Skills
@@ -218,7 +218,7 @@ def update(
     tokens = sum(len(sample.reply_ids) for sample in samples)
     trained = trained_samples(learner, advantage, settings, None if teacher is None else teacher[1])
     active: list[int] = trained.nonzero()[:, 0].tolist()
-    rows = pack([samples[i].prompt_ids for i in active], [samples[i].reply_ids for i in active])
+    rows = policy.rows([samples[i].prompt_ids for i in active], [samples[i].reply_ids for i in active])
     old = pad([sample.log_probs for sample in samples], advantage.advantages.shape[1])
     ref = None
     if reference is not None and active:
