@@ -87,13 +87,22 @@ class Trajectory:
             raw = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"not a trajectory: invalid JSON ({error})") from None
+        return cls.from_record(raw)
+
+    @classmethod
+    def from_record(cls, raw: object) -> Trajectory:
+        """As `from_json`, from what `json.loads` made of the line.
+
+        Raises:
+            ValueError: a key is missing or unknown; the message names it.
+        """
         if not isinstance(raw, dict) or not isinstance(raw.get("steps"), list):
             raise ValueError("not a trajectory: expected a JSON object with a list under 'steps'")
-        steps = [_build(Step, step) for step in raw.pop("steps")]
+        steps = [_build(Step, step) for step in raw["steps"]]
         for step in steps:
             if step.admissible_actions is not None:
                 step.admissible_actions = tuple(step.admissible_actions)
-        trajectory: Trajectory = _build(cls, raw)
+        trajectory: Trajectory = _build(cls, {**raw, "steps": []})
         trajectory.steps = steps
         return trajectory
 

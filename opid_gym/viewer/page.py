@@ -1,0 +1,244 @@
+"""One HTML file with everything in it: style, code and data. It loads nothing, so it works offline and can be sent.
+
+The data is an index, which the page reads when it opens, and one body for each trajectory, which it unpacks when
+somebody looks at it. Both are gzipped JSON in base64: text from a world can never be read as markup, and a run of many
+steps is a small file. The page's content security policy allows only the style and the script whose hashes it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from opid_gym.evaluation import wilson
+from opid_gym.trajectory import Step, Trajectory
+from opid_gym.viewer.reading import Collection, Run
+
+# In the order in which each may use those before it.
+_SCRIPTS = ("data", "text", "tokens", "charts", "overview", "list", "trajectory", "app")
+_CHANNELS = ("outcome", "skill")
+# Colours are strongest at this quantile of the magnitudes, so that one outlier does not make all others pale.
+_SCALE_QUANTILE = 0.98
+
+
+def build_page(collection: Collection) -> str:
+    """The page, as HTML in ASCII."""
+    style, script = _asset("viewer.css"), "\n".join(_module(name) for name in _SCRIPTS)
+    rows: list[dict[str, Any]] = []
+    bodies: list[str] = []
+    for number, run in enumerate(collection.runs):
+        for row, body in _rows(number, run):
+            if body is not None:
+                row["body"] = len(bodies)
+                bodies.append(_pack(body))
+            rows.append(row)
+    index = {
+        "title": collection.title,
+        "problems": collection.problems,
+        "runs": [_describe_run(run) for run in collection.runs],
+        "rows": rows,
+    }
+    return _fill(
+        _asset("viewer.html"),
+        title=html.escape(_ascii(collection.title)),
+        policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
+        style=style,
+        script=script,
+        index=_pack(index),
+        bodies="\n".join(
+            f'<script type="text/plain" id="body-{number}">{body}</script>' for number, body in enumerate(bodies)
+        ),
+    )
+
+
+def _describe_run(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "recipe": run.recipe,
+        "versions": run.versions,
+        "metrics": run.metrics,
+        "success": {
+            **{name: _rates(record) for name, record in run.evaluations.items()},
+            **({"recorded episodes": counted} if (counted := _count_successes(run)) else {}),
+        },
+        "scale": _scale(run.trajectories.values()),
+    }
+
+
+def _rows(number: int, run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """What the list shows of each episode, and what is shown of it when it is chosen."""
+    for key, trajectory in run.trajectories.items():
+        row = {
+            "run": number,
+            "key": key,
+            "iteration": iteration if isinstance(iteration := trajectory.metadata.get("iteration"), int) else None,
+            "task": trajectory.task,
+            "task_id": trajectory.task_id,
+            "type": trajectory.task_type,
+            "success": bool(trajectory.success),
+            "truncated": bool(trajectory.truncated),
+            "group": trajectory.group,
+            "return": round(trajectory.episode_return, 6),
+            "length": len(trajectory),
+        }
+        skills = run.skills.get(key, {})
+        body = {
+            "steps": [_step(step) for step in trajectory.steps],
+            "last": trajectory.steps[-1].next_observation if trajectory.steps else "",
+            **{
+                name: text for name in ("episode_summary", "episode_skill") if isinstance(text := skills.get(name), str)
+            },
+            "env_id": trajectory.env_id,
+            "metadata": trajectory.metadata,
+        }
+        yield row, body
+    for key, episode in enumerate(run.episodes):
+        yield (
+            {
+                "run": number,
+                "key": len(run.trajectories) + key,
+                "iteration": None,
+                "task": str(episode.get("task", episode["task_id"])),
+                "task_id": str(episode["task_id"]),
+                "type": str(episode.get("task_type", "")),
+                "success": bool(episode.get("success")),
+                "truncated": False,
+                "group": 0,
+                "return": episode.get("episode_return"),
+                "length": episode.get("length"),
+            },
+            None,
+        )
+
+
+def _step(step: Step) -> dict[str, Any]:
+    skills = step.data.get("skills")
+    record = {
+        "observation": step.observation,
+        "action": step.action,
+        "reward": step.reward,
+        "admissible": step.admissible_actions,
+        "reply": step.reply,
+        "prompt": step.prompt,
+        "invalid": None if step.valid else step.invalid_reason or "no reason given",
+        "skills": {k: v for k, v in skills.items() if isinstance(v, str)} if isinstance(skills, dict) else None,
+        "tokens": _tokens(step),
+    }
+    return {key: value for key, value in record.items() if value not in (None, {})}
+
+
+def _tokens(step: Step) -> dict[str, Any] | None:
+    """The step's tokens if they have the form that a learner writes: lists of equal length, texts and numbers."""
+    tokens = step.data.get("tokens")
+    if not isinstance(tokens, Mapping):
+        return None
+    texts = tokens.get("texts")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return None
+    numbers = {
+        name: values
+        for name in ("log_probs", *_CHANNELS)
+        if isinstance(values := tokens.get(name), list)
+        and len(values) == len(texts)
+        and all(value is None or isinstance(value, (int, float)) for value in values)
+    }
+    return {"texts": texts, **numbers}
+
+
+def _scale(trajectories: Iterable[Trajectory]) -> dict[str, float]:
+    """The magnitude at which each channel's colour is strongest."""
+    values: dict[str, list[float]] = {name: [] for name in (*_CHANNELS, "sum")}
+    for trajectory in trajectories:
+        for step in trajectory.steps:
+            tokens = _tokens(step) or {}
+            known = [tokens[name] for name in _CHANNELS if name in tokens]
+            for name in _CHANNELS:
+                values[name] += [abs(v) for v in tokens.get(name, ()) if v and math.isfinite(v)]
+            if len(known) == len(_CHANNELS):
+                values["sum"] += [abs(a + b) for a, b in zip(*known, strict=True) if a is not None and b is not None]
+    return {
+        name: float(f"{np.quantile(magnitudes, _SCALE_QUANTILE):.2g}")
+        for name, magnitudes in values.items()
+        if magnitudes
+    }
+
+
+def _count_successes(run: Run) -> list[dict[str, Any]]:
+    outcomes: dict[str, list[bool]] = {}
+    for trajectory in run.trajectories.values():
+        outcomes.setdefault(trajectory.task_type, []).append(bool(trajectory.success))
+    for episode in run.episodes:
+        outcomes.setdefault(str(episode.get("task_type", "")), []).append(bool(episode.get("success")))
+    total = [outcome for group in outcomes.values() for outcome in group]
+    return [
+        {"type": name, "episodes": len(group), **_interval(group)}
+        for name, group in [*sorted(outcomes.items()), ("all", total)]
+        if group
+    ]
+
+
+def _interval(outcomes: Sequence[bool]) -> dict[str, float]:
+    interval = wilson(sum(outcomes), len(outcomes))
+    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+
+
+def _rates(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """`Evaluation.to_dict` as `_count_successes` gives it."""
+    success = evaluation.get("success")
+    total = {"episodes": evaluation.get("episodes"), **(success if isinstance(success, dict) else {})}
+    wanted = ("episodes", "estimate", "low", "high")
+    return [
+        {"type": name, **{key: rate[key] for key in wanted}}
+        for name, rate in [*evaluation["by_task_type"].items(), ("all", total)]
+        if isinstance(rate, dict) and all(isinstance(rate.get(key), (int, float)) for key in wanted)
+    ]
+
+
+def _pack(record: Any) -> str:
+    try:
+        text = json.dumps(record, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_finite(record), separators=(",", ":"))
+    # Level 3: the pages are hardly larger than at 9, and made several times faster.
+    return base64.b64encode(gzip.compress(text.encode("ascii"), compresslevel=3, mtime=0)).decode("ascii")
+
+
+def _finite(value: Any) -> Any:
+    """Numbers that JSON has no word for become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _asset(name: str) -> str:
+    return (resources.files("opid_gym.viewer") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _module(name: str) -> str:
+    """A module's code without its imports and exports: in the page all modules are one."""
+    return re.sub(r"^import .*\n|^export ", "", _asset(f"{name}.js"), flags=re.MULTILINE)
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode()
+
+
+def _fill(template: str, **values: str) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda slot: values[slot[1]], template)

@@ -1,0 +1,182 @@
+"""What a folder holds: runs with their metrics, evaluations, trajectories and skills, whoever wrote them.
+
+Files are told by what is in them and not by their names, so a folder may be one training run, a folder of runs, or
+hold trajectories that `opid-gym eval --trajectories` wrote. A line that cannot be read is a `Collection.problems`
+entry with file and line; everything else is still there. So is a run that is being written right now.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from opid_gym.trajectory import Trajectory
+
+# Saved models and optimiser states: large, and nothing to read in them.
+_SKIPPED_FOLDERS = frozenset({"checkpoints", "model", "start"})
+_TRAJECTORY_TYPES: dict[str, Any] = {"task_id": str, "task_type": str, "task": str, "group": int, "metadata": dict}
+_STEP_TYPES: dict[str, Any] = {
+    "observation": str,
+    "action": str,
+    "reward": (int, float),
+    "next_observation": str,
+    "reply": (str, NoneType),
+    "prompt": (str, NoneType),
+    "invalid_reason": (str, NoneType),
+    "data": dict,
+}
+
+
+@dataclass(slots=True)
+class Run:
+    """One training run, or one file of trajectories.
+
+    Attributes:
+        name: its path below the folder that was opened; the link to a trajectory names it.
+        recipe, versions: what the run's folder says about itself; empty for a file of trajectories.
+        metrics: one record an iteration.
+        evaluations: by the name of their file (``evaluation``, ``before``, ``after``), as `Evaluation.to_dict` gives.
+        trajectories: by their number, which is the line in their file counted from 0.
+        skills: what was extracted from a trajectory, by the number of the trajectory.
+        episodes: results without steps, as a benchmark writes them.
+    """
+
+    name: str
+    recipe: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trajectories: dict[int, Trajectory] = field(default_factory=dict)
+    skills: dict[int, dict[str, Any]] = field(default_factory=dict)
+    episodes: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Collection:
+    """Everything in a folder.
+
+    Attributes:
+        title: the folder's name.
+        runs: sorted by name.
+        problems: what could not be read, each with its file and line.
+    """
+
+    title: str
+    runs: list[Run] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_folder(path: str | Path) -> Collection:
+    """Read a run, a folder of runs, or a file of trajectories.
+
+    Raises:
+        ValueError: there is no such folder, or nothing to show in it.
+    """
+    root = Path(path)
+    if not root.exists():
+        raise ValueError(f"no folder or file at {str(root)!r}")
+    base = root if root.is_dir() else root.parent
+    collection = Collection(title=base.resolve().name if root.is_dir() else root.name)
+    runs: dict[str, Run] = {}
+
+    def run(name: str) -> Run:
+        return runs.setdefault(name, Run(name))
+
+    for file in files_in(root):
+        own = file.parent.relative_to(base).as_posix()
+        folder = collection.title if own == "." else own
+        separate = file.stem if own == "." else f"{own}/{file.stem}"
+        if file.suffix == ".json":
+            record = _read_json(file, collection)
+            if file.stem in ("recipe", "versions"):
+                setattr(run(folder), file.stem, record)
+            elif isinstance(record.get("by_task_type"), dict):
+                run(folder).evaluations[file.stem] = record
+            continue
+        records = dict(_read_lines(file, collection))
+        sample = next(iter(records.values()), {})
+        if "steps" in sample:
+            target = run(folder if file.stem == "trajectories" else separate)
+            target.trajectories = dict(_read_trajectories(file, records, collection))
+        elif "episode_skill" in sample:
+            run(folder).skills = {r["trajectory"]: r for r in records.values() if isinstance(r.get("trajectory"), int)}
+        elif "task_id" in sample:
+            run(folder if file.stem == "episodes" else separate).episodes = list(records.values())
+        elif "iteration" in sample:
+            run(folder).metrics = list(records.values())
+    collection.runs = [runs[name] for name in sorted(runs) if _has_results(runs[name])]
+    if not collection.runs:
+        notes = "".join(f"\n  {problem}" for problem in collection.problems)
+        raise ValueError(
+            f"nothing to show in {str(root)!r}: expected a folder written by `opid-gym train`, a folder of "
+            f"such folders, or trajectories from `opid-gym eval --trajectories`{notes}"
+        )
+    return collection
+
+
+def files_in(root: Path) -> list[Path]:
+    """The files that may matter, sorted: JSON and JSON Lines, outside hidden folders and saved models."""
+    if root.is_file():
+        return [root]
+    return sorted(
+        file
+        for pattern in ("**/*.json", "**/*.jsonl")
+        for file in root.glob(pattern)
+        if not any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in file.relative_to(root).parts)
+    )
+
+
+def _has_results(run: Run) -> bool:
+    return bool(run.metrics or run.trajectories or run.episodes or run.evaluations)
+
+
+def _read_json(file: Path, collection: Collection) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_bytes())
+    except ValueError as error:
+        collection.problems.append(f"{file}: not JSON ({error})")
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _read_lines(file: Path, collection: Collection) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects in a JSON Lines file by line, counted from 0."""
+    with open(file, "rb") as lines:
+        for number, line in enumerate(lines):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                # What a run is writing at this moment is not wrong.
+                torn = "" if line.endswith(b"\n") else "unfinished line, perhaps still being written: "
+                collection.problems.append(f"{file}:{number + 1}: {torn}not JSON ({error})")
+                continue
+            if isinstance(record, dict):
+                yield number, record
+            else:
+                collection.problems.append(f"{file}:{number + 1}: expected a JSON object, got {type(record).__name__}")
+
+
+def _read_trajectories(
+    file: Path, records: dict[int, dict[str, Any]], collection: Collection
+) -> Iterator[tuple[int, Trajectory]]:
+    for number, record in records.items():
+        try:
+            trajectory = Trajectory.from_record(record)
+            _check_types(trajectory, _TRAJECTORY_TYPES, "")
+            for s, step in enumerate(trajectory.steps):
+                _check_types(step, _STEP_TYPES, f"step {s}: ")
+        except ValueError as error:
+            collection.problems.append(f"{file}:{number + 1}: {error}")
+        else:
+            yield number, trajectory
+
+
+def _check_types(record: object, types: dict[str, Any], where: str) -> None:
+    for name, kind in types.items():
+        value = getattr(record, name)
+        if not isinstance(value, kind):
+            raise ValueError(f"{where}{name} must not be {value!r}")

@@ -1,0 +1,86 @@
+"""What is found in a folder, whatever state it is in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from opid_gym.trajectory import write_jsonl
+from opid_gym.viewer.reading import read_folder
+from tests.viewer.folders import make_run, step, trajectory
+
+
+def test_a_run_is_read_with_everything_it_wrote(tmp_path: Path) -> None:
+    collection = read_folder(make_run(tmp_path / "mine"))
+    assert collection.problems == []
+    (run,) = collection.runs
+    assert run.name == collection.title == "mine"
+    assert run.recipe["learner"] == "opid"
+    assert [row["iteration"] for row in run.metrics] == [1, 2]
+    assert list(run.trajectories) == list(range(8))
+    assert run.skills[0]["episode_skill"] == "look on the shelves"
+    assert list(run.evaluations) == ["evaluation"]
+
+
+def test_a_folder_of_runs_names_each_by_its_path_and_leaves_out_saved_models(tmp_path: Path) -> None:
+    make_run(tmp_path / "opid" / "seed-0")
+    make_run(tmp_path / "grpo")
+    for hidden in ("grpo/checkpoints/iteration-1", "grpo/model", ".cache"):
+        make_run(tmp_path / hidden)
+    assert [run.name for run in read_folder(tmp_path).runs] == ["grpo", "opid/seed-0"]
+
+
+def test_trajectories_of_an_evaluation_are_a_run_of_their_own(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "expert.jsonl", [trajectory(0)])
+    write_jsonl(tmp_path / "random.jsonl", [trajectory(1), trajectory(2)])
+    assert {run.name: len(run.trajectories) for run in read_folder(tmp_path).runs} == {"expert": 1, "random": 2}
+    assert len(read_folder(tmp_path / "random.jsonl").runs[0].trajectories) == 2
+
+
+def test_results_without_steps_are_episodes(tmp_path: Path) -> None:
+    (tmp_path / "episodes.jsonl").write_text('{"task_id": "a", "task_type": "look", "success": true}\n')
+    assert read_folder(tmp_path).runs[0].episodes == [{"task_id": "a", "task_type": "look", "success": True}]
+
+
+def test_a_broken_line_is_named_and_the_others_are_there(tmp_path: Path) -> None:
+    file = make_run(tmp_path) / "trajectories.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    without_task = json.dumps({k: v for k, v in json.loads(lines[2]).items() if k != "task"}).encode() + b"\n"
+    number_for_text = trajectory(3, steps=0)
+    number_for_text.steps = [step(0, observation=5)]
+    lines[1:5] = [b"{oops}\n", without_task, b"[1]\n", number_for_text.to_json().encode() + b"\n"]
+    file.write_bytes(b"".join(lines))
+    collection = read_folder(tmp_path)
+    # Numbers stay those of the lines, which the skills and links refer to.
+    assert list(collection.runs[0].trajectories) == [0, 5, 6, 7]
+    for line, reason in ((2, "not JSON"), (3, "'task'"), (4, "expected a JSON object"), (5, "step 0: observation")):
+        assert any(f"trajectories.jsonl:{line}: " in problem and reason in problem for problem in collection.problems)
+    assert len(collection.problems) == 4
+
+
+def test_a_run_that_is_still_being_written_is_opened(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    for name in ("trajectories.jsonl", "metrics.jsonl"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-20])
+    (folder / "recipe.json").write_text('{"name":')
+    collection = read_folder(folder)
+    assert len(collection.runs[0].trajectories) == 7
+    assert len(collection.runs[0].metrics) == 1
+    assert sum("perhaps still being written" in problem for problem in collection.problems) == 2
+    assert any("recipe.json: not JSON" in problem for problem in collection.problems)
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]\n{}\n"])
+def test_nothing_to_show_is_an_error_that_says_what_was_expected(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "other.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=r"nothing to show in .* expected a folder written by `opid-gym train`"):
+        read_folder(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no folder or file at .*nowhere"):
+        read_folder(tmp_path / "nowhere")
