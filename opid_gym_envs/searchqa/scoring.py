@@ -130,7 +130,9 @@ def is_well_formed(transcript: str, *, reasoning: bool = True) -> bool:
         reasoning: each turn begins with ``<think>...</think>``; False: no turn does (agents whose reasoning is cut
             away before the environment sees it).
 
-    >>> is_well_formed("<think>a</think><search>b</search> <information>c</information><think></think><answer>d</answer>")
+    >>> is_well_formed("<think>a</think><search>b</search> <information>c</information><think/><answer>d</answer>")
+    False
+    >>> is_well_formed("<think>a</think> <answer>d</answer>")
     True
     >>> is_well_formed("<think>a</think>Let me see <answer>d</answer>")
     False
