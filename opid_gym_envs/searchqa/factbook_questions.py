@@ -30,6 +30,8 @@ ONE_HOP, TWO_HOP, COMPARISON = SOURCES = ("factbook-one-hop", "factbook-two-hop"
 # Of the countries, in percent.
 _SHARES = (60, 15, 25)
 _SEED = 20261125
+# Words of a passage that find it.
+_OPENING = 24
 # Two-hop questions that go on to one country, by how it is described; pairs a country is compared in, by figure.
 _PER_FACT, _PER_COUNTRY = 2, 2
 # The larger of two figures is so much larger, and no more than this.
@@ -133,6 +135,10 @@ class _Maker:
 
     # ------------------------------------------------------------------------------------------------- questions
 
+    def _ways(self, query: str, passage: str) -> tuple[str, str]:
+        """What one would search for, and the passage's own first words, which find it for certain."""
+        return query, " ".join(self.book.passages[passage].contents.split()[:_OPENING])
+
     def _one_hop(self) -> Iterator[tuple[Question, set[str]]]:
         for fact in self.facts.values():
             country, relation = fact.country, fact.relation
@@ -142,7 +148,7 @@ class _Maker:
                 text=relation.question.format(place=country.place),
                 answers=fact.answers,
                 supports=(fact.passage,),
-                queries=(relation.query.format(name=country.name),),
+                queries=(self._ways(relation.query.format(name=country.name), fact.passage),),
             )
             yield question, {country.code}
 
@@ -189,7 +195,10 @@ class _Maker:
                 text=second.relation.question.format(place=description),
                 answers=second.answers,
                 supports=(first, second.passage),
-                queries=(clue, second.relation.query.format(name=bridge.name)),
+                queries=(
+                    self._ways(clue, first),
+                    self._ways(second.relation.query.format(name=bridge.name), second.passage),
+                ),
             )
             yield question, {fact.country.code, bridge.code}
 
@@ -226,12 +235,16 @@ class _Maker:
     ) -> tuple[Question, set[str]]:
         pair = (one, other)
         winner = one if first_wins else other
+        passages = tuple(self.facts[country.code, relation.name].passage for country in pair)
         question = Question(
             id=f"factbook:comparison:{one.code}-{other.code}:{relation.name}",
             source=COMPARISON,
             text=relation.compare.format(first=one.place, second=other.place),
             answers=winner.names,
-            supports=tuple(self.facts[country.code, relation.name].passage for country in pair),
-            queries=tuple(relation.query.format(name=country.name) for country in pair),
+            supports=passages,
+            queries=tuple(
+                self._ways(relation.query.format(name=country.name), passage)
+                for country, passage in zip(pair, passages, strict=True)
+            ),
         )
         return question, {one.code, other.code}

@@ -58,7 +58,8 @@ class Question:
         text: the question.
         answers: every accepted answer, the best first.
         supports: ids of the passages that the answer takes, in the order of the reasoning, where they are known.
-        queries: for each of them, what somebody who reasons would search for.
+        queries: for each of them, searches that shall find it: what somebody who reasons would search for, then what is
+            more certain to.
     """
 
     id: str
@@ -66,7 +67,7 @@ class Question:
     text: str
     answers: tuple[str, ...]
     supports: tuple[str, ...] = ()
-    queries: tuple[str, ...] = ()
+    queries: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
