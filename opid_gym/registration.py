@@ -41,6 +41,12 @@ WORLDS = (
         max_episode_steps=50,
         summary="household tasks in text, with the transcripts of stock ALFWorld",
     ),
+    WorldSpec(
+        id="opid/SearchQA-v0",
+        world="opid_gym_envs.searchqa.env:SearchQA",
+        max_episode_steps=4,
+        summary="questions to answer by searching passages, embedded or your own",
+    ),
 )
 
 
