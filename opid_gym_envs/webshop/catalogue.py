@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,14 +14,15 @@ import numpy.typing as npt
 import platformdirs
 from rich.progress import Progress
 
-from opid_gym_envs.webshop import generator
-from opid_gym_envs.webshop.official import OfficialFiles, Skipped, read_products
+from opid_gym_envs.webshop import generator, nouns
+from opid_gym_envs.webshop.official import OfficialFiles, Skipped, read_human, read_products
 from opid_gym_envs.webshop.product import Product
 from opid_gym_envs.webshop.search.bm25 import Index
 from opid_gym_envs.webshop.store import Records, built_folder, write_products
 
 _KEPT_PRODUCTS = 4096
 _KEPT_SEARCHES = 1024
+_TAGGED_WHEN_BUILT = 20_000  # titles; 20 seconds
 
 
 class Catalogue:
@@ -55,6 +56,7 @@ class Catalogue:
         self.skipped: Mapping[str, int] = self._records.about.get("skipped", {})
         self.by_index = lru_cache(maxsize=_KEPT_PRODUCTS)(self._by_index)
         self._search = lru_cache(maxsize=_KEPT_SEARCHES)(self._ranked_asins)
+        self._tag = lru_cache(maxsize=_KEPT_PRODUCTS)(self._tag_title)
 
     @classmethod
     def load(
@@ -82,8 +84,8 @@ class Catalogue:
             about["skipped"] = asdict(skipped)
             (folder / "about.json").write_text(json.dumps(about))
             if files.human is not None:
-                human = _read_human(files.human)
-                (folder / "human.json").write_text(json.dumps(human))
+                (folder / "human.json").write_text(json.dumps(read_human(files.human)))
+            _tag_titles(folder, shown)
 
         return cls(built_folder(_cache(cache_dir), f"official-{files.fingerprint}", build, progress=progress))
 
@@ -108,6 +110,8 @@ class Catalogue:
         def build(folder: Path, shown: Progress) -> None:
             products: Iterable[Product] = generator.generate(count, seed)
             write_products(folder, shown.track(products, total=count, description="Making products"), {}, shown)
+            if seed == 0:
+                (folder / "nouns.jsonl").write_text("\n".join(nouns.tagged_beforehand()[:count]), encoding="utf-8")
 
         name = f"generated-{generator.VERSION}-{count}-{seed}"
         return cls(built_folder(_cache(cache_dir), name, build, progress=progress))
@@ -129,10 +133,7 @@ class Catalogue:
         Raises:
             KeyError: there is none; the message names the id.
         """
-        number = self._records.find(asin)
-        if number is None:
-            raise KeyError(f"no product {asin!r} among the {len(self)} of this catalogue")
-        return self.by_index(number)
+        return self.by_index(self._number(asin))
 
     def search(self, query: str, k: int = 50) -> list[str]:
         """Ids of the `k` products that match best, best first, exactly as Lucene's BM25 ranks them in stock WebShop.
@@ -160,13 +161,33 @@ class Catalogue:
         Raises:
             KeyError: there is no such product.
         """
-        self.product(asin)
-        return None
+        number = self._number(asin)
+        if number < len(self._tagged):
+            return tuple(json.loads(self._tagged[number]))
+        return self._tag(number)
+
+    @cached_property
+    def _tagged(self) -> list[str]:
+        path = self.folder / "nouns.jsonl"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def _tag_title(self, number: int) -> tuple[str, ...] | None:
+        try:
+            return next(nouns.tag([self.by_index(number).title]))
+        except ImportError:
+            return None
 
     def close(self) -> None:
         """Forget what is cached; files are mapped and need no closing."""
         self.by_index.cache_clear()
         self._search.cache_clear()
+        self._tag.cache_clear()
+
+    def _number(self, asin: str) -> int:
+        number = self._records.find(asin)
+        if number is None:
+            raise KeyError(f"no product {asin!r} among the {len(self)} of this catalogue")
+        return number
 
     def _by_index(self, number: int) -> Product:
         """The product with this number, from 0.
@@ -200,11 +221,18 @@ class _Asins(Sequence[str]):
         return (str(name) for name in self._names)
 
 
-def _read_human(path: Path) -> Any:
+def _tag_titles(folder: Path, shown: Progress) -> None:
+    """Keep the nouns of every title, if spaCy is there and the titles are not so many that it would take long."""
+    records = Records(folder)
+    count = len(records.asins)
+    if count > _TAGGED_WHEN_BUILT:
+        return
+    titles = (records.read(number).title for number in range(count))
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON: {error}") from error
+        tagged = shown.track(nouns.tag(titles), total=count, description="Tagging titles")
+    except ImportError:
+        return
+    (folder / "nouns.jsonl").write_text("\n".join(json.dumps(found) for found in tagged), encoding="utf-8")
 
 
 def _cache(cache_dir: str | Path | None) -> Path:

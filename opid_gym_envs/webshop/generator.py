@@ -16,14 +16,15 @@ from typing import TypeVar
 from opid_gym_envs.webshop.product import Product, read_price
 from opid_gym_envs.webshop.vocabulary import Kind, vocabulary
 
-VERSION = 1
+VERSION = 2
 """Raised whenever any generated product changes."""
 
-MOST_COMBINATIONS = 48
+MOST_COMBINATIONS = 60
 """So many ways to choose a product's options there are at most; each is a goal if the product has an instruction."""
 
 T = TypeVar("T")
 Draw = Callable[[], float]
+_MARKS = ("",) * 30 + ("™", "®")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -94,8 +95,7 @@ def _options(draw: Draw, kind: Kind) -> dict[str, tuple[str, ...]]:
     room = MOST_COMBINATIONS
     options = {}
     for name, values in axes:
-        most = min(len(values), room, 9 if len(axes) > 1 else 14)
-        count = max(1, min(most, 2 + int(draw() * draw() * 10)))
+        count = max(1, min(len(values), room, 2 + int(draw() * 9)))
         room //= count
         places = sorted(_sample(draw, range(len(values)), count))
         options[name] = tuple(values[place] for place in places)
@@ -113,7 +113,8 @@ def _title(
     options: dict[str, tuple[str, ...]],
 ) -> str:
     series = f"{_word(draw, 'series')} {_DIGITS[10 + int(draw() * 26)]}{int(draw() * 9000) + 1000}"
-    parts = [f"{brand} {_word(draw, 'adjectives')} {name}" if draw() < 0.5 else f"{brand} {name}"]
+    maker = f"{brand}{_choice(draw, _MARKS)}"
+    parts = [f"{maker} {_word(draw, 'adjectives')} {name}" if draw() < 0.5 else f"{maker} {name}"]
     if serving and draw() < 0.8:
         parts[0] += f" for {_titled(serving[0])}"
     parts += [_titled(claim) for claim in before if draw() < 0.6]
@@ -122,7 +123,7 @@ def _title(
     parts.append(f"{series} Series" if draw() < 0.3 else series)
     if options and draw() < 0.4:
         parts.append(_titled(_choice(draw, next(iter(options.values())))))
-    return (", " if draw() < 0.6 else " - " if draw() < 0.5 else " ").join(parts)
+    return _choice(draw, (", ", ", ", ", ", " - ", " ", " – ")).join(parts)
 
 
 def _titled(text: str) -> str:
@@ -133,27 +134,20 @@ def _description(
     draw: Draw, brand: str, name: str, before: Sequence[str], having: Sequence[str], serving: Sequence[str]
 ) -> str:
     thing = name.lower()
-    sentences = [
-        _choice(
-            draw,
-            (
-                f"Meet the {thing} from {brand}, made for {_word(draw, 'occasions')}.",
-                f"{brand} designs every {thing} with {_word(draw, 'occasions')} in mind.",
-                f"This {thing} earns its place on {_word(draw, 'occasions')}.",
-                f"A {thing} that keeps up with {_word(draw, 'occasions')}.",
-            ),
-        )
-    ]
-    if before:
-        sentences.append(
-            _choice(draw, ("It is {}.", "You will find it {}.", "Our promise: {}.")).format(_listed(before))
-        )
-    if having:
-        form = _choice(draw, ("Made with {}.", "Comes with {}.", "Featuring {}."))
-        sentences.append(form.format(_listed(having)))
-    if serving:
-        form = _choice(draw, ("A good choice for {}.", "Well suited for {}.", "People love it for {}."))
-        sentences.append(form.format(_listed(serving)))
+    forms = (
+        "{0} {1} made for {3}.",
+        "From {0}: {2} designed with {3} in mind.",
+        "Bring home {2} you can count on for {3}.",
+        "Our {2} for {3} and everything in between.",
+    )
+    sentences = [_choice(draw, forms).format(brand, name, thing, _word(draw, "occasions"))]
+    for claims, endings in (
+        (before, ("Customers call it {}.", "What sets it apart: {}.", "In short: {}.")),
+        (having, ("Finished with {}.", "Comes with {}.", "Featuring {}.")),
+        (serving, ("A good choice for {}.", "Well suited for {}.", "People love it for {}.")),
+    ):
+        if claims:
+            sentences.append(_choice(draw, endings).format(_listed(claims)))
     if draw() < 0.5:
         sentences.append(f"Makes a thoughtful gift for {_word(draw, 'occasions')}.")
     return " ".join(sentences)
@@ -162,26 +156,25 @@ def _description(
 def _bullets(draw: Draw, name: str, attributes: Sequence[str], brand: str) -> tuple[str, ...]:
     thing = name.lower()
     forms = (
-        "{0}: this {1} is {2}, tested by people who use it every day",
-        "{0} - you get a {1} that stays {2} for years",
-        "{0}. We looked for {2} first when we chose what goes into this {1}",
-        "{0}: {2}, as our customers asked for",
+        "{0}: one of the first things people mention about our {1}",
+        "{0} - checked before we pack your {1}",
+        "{0}. We thought of {2} first when we made the {1}",
+        "{0}: just as our customers asked for, made for {3}",
+    )
+    closing = (
+        f"Service: write to {brand} within {30 + 30 * int(draw() * 3)} days and we will make it right",
+        f"What you get: {thing} in plain packaging, ready to give",
+        f"Care: keep clean and dry, and your {thing} will serve you long",
     )
     bullets = [
-        _choice(draw, forms).format(claim.upper() if draw() < 0.5 else _titled(claim), thing, claim)
+        _choice(draw, forms).format(_shown(draw, claim), thing, claim, _word(draw, "occasions"))
         for claim in _sample(draw, attributes, 1 + int(draw() * len(attributes)))
     ]
-    bullets.append(
-        _choice(
-            draw,
-            (
-                f"Service: write to {brand} within {30 + 30 * int(draw() * 3)} days and we will make it right",
-                f"What you get: one {thing} in plain packaging, ready to give",
-                f"Care: keep the {thing} clean and dry, and it will serve you long",
-            ),
-        )
-    )
-    return tuple(bullets)
+    return (*bullets, _choice(draw, closing))
+
+
+def _shown(draw: Draw, claim: str) -> str:
+    return claim.upper() if draw() < 0.5 else _titled(claim)
 
 
 def _instruction(

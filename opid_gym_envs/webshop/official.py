@@ -115,6 +115,19 @@ def read_products(files: OfficialFiles, skipped: Skipped) -> Iterator[Product]:
             raise ValueError(f"{files.items}: product {number} (asin {asin!r}): {error}") from error
 
 
+def read_human(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """What ``items_human_ins.json`` says: asin -> instructions by people.
+
+    Raises:
+        ValueError: not JSON of that form; the message names the file.
+    """
+    found = dict(iterate_object(path))
+    for asin, goals in found.items():
+        if not isinstance(goals, list) or not all(isinstance(goal, dict) for goal in goals):
+            raise ValueError(f"{path}: the instructions of {asin!r} are not a list of objects")
+    return found
+
+
 def iterate_array(path: Path) -> Iterator[Any]:
     """The elements of a JSON array, read bit by bit.
 

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from opid_gym_envs.webshop.search.analyzer import analyze, split_words, term
+from opid_gym_envs.webshop.search.analyzer import analyze, term
+from opid_gym_envs.webshop.search.words import split_words
 
 K1 = np.float32(0.9)
 B = np.float32(0.4)
