@@ -132,7 +132,7 @@ def eval_command(
     """Play every task of a split once and report success by task type, with 95 % intervals."""
     arguments = env_arguments(split, max_episode_steps, set_)
     envs = make_envs(env, num_envs, **arguments)
-    task_ids = list(envs.world.task_ids)[:episodes]
+    task_ids = list(envs.world.task_ids[:episodes])
     player = make_agent(agent, envs, seed=seed)
     settings = {"env": env, "agent": agent, "split": split, "seed": seed, "env_arguments": arguments}
     played: list[Trajectory] = []

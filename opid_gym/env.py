@@ -33,7 +33,7 @@ class TextEnv(gym.Env[str, str]):
     - ``episode``, only with the last step: ``{"return": float, "length": int, "success": bool}``.
 
     Tasks come in a seeded order, each once before any comes again. `reset(options={"task_id": ID})` plays a given
-    one.
+    one, and a world may take others still (`World.task_options`), such as a shop's ``{"goal": {...}}``.
 
     Args:
         world: what is played.
@@ -79,16 +79,23 @@ class TextEnv(gym.Env[str, str]):
 
         Args:
             seed: restart the order from this seed.
-            options: ``{"task_id": ID}`` to play one given task.
+            options: ``{"task_id": ID}`` to play one given task, or ``{NAME: DESCRIPTION}`` with one of the world's
+                `task_options`.
 
         Raises:
-            ValueError: an unknown option.
+            ValueError: an unknown option, two tasks at once, or a description the world cannot play.
             KeyError: the world has no such task.
         """
         super().reset(seed=seed)
         if seed is not None:
             self._order = TaskOrder(len(self.world.task_ids), seed)
-        task_id = check_options(options, ("task_id",)).get("task_id")
+        given = check_options(options, ("task_id", *self.world.task_options))
+        if len(given) > 1:
+            raise ValueError(f"reset options {sorted(given)} name a task each: give one of them")
+        task_id = given.get("task_id")
+        for option in self.world.task_options:
+            if given.get(option) is not None:
+                task_id = self.world.add_task(option, given[option])
         if task_id is None:
             task_id = self.world.task_ids[self._order.next()]
         [(task, turn)] = self.world.start([0], [task_id])
@@ -154,15 +161,15 @@ class TaskOrder:
         self.count = count
         self.position = position
         self._cycle = -1
-        self._permutation: Sequence[int] = ()
+        self._permutation = np.empty(0, np.int64)
 
     def at(self, position: int) -> int:
         """The task number at a position >= 0."""
         cycle, offset = divmod(position, self.count)
         if cycle != self._cycle:
-            self._permutation = np.random.default_rng([self.seed, cycle]).permutation(self.count).tolist()
+            self._permutation = np.random.default_rng([self.seed, cycle]).permutation(self.count)
             self._cycle = cycle
-        return self._permutation[offset]
+        return int(self._permutation[offset])
 
     def next(self) -> int:
         """The task number at the current position, which moves on."""

@@ -47,6 +47,12 @@ WORLDS = (
         max_episode_steps=4,
         summary="questions to answer by searching passages, embedded or your own",
     ),
+    WorldSpec(
+        id="opid/WebShop-v0",
+        world="opid_gym_envs.webshop.env:WebShop",
+        max_episode_steps=15,
+        summary="shopping by instruction, with the pages, ranks and rewards of stock WebShop",
+    ),
 )
 
 

@@ -40,8 +40,10 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
 
     Autoreset modes do what Gymnasium documents. With ``DISABLED``, ``reset(options={"reset_mask": mask})`` begins
     new episodes where `mask` is True. ``reset(options={"task_ids": [...]})`` plays given tasks (entries outside the
-    mask are ignored). An action of ``None`` leaves its game alone
-    for this step: no reward, no step counted, no info; a finished game in mode ``DISABLED`` accepts nothing else.
+    mask are ignored); where the world takes described tasks (`World.task_options`), the plural of an option's name does
+    the same with a description for each game, e.g. ``{"goals": [{...}, {...}]}``. An action of ``None``
+    leaves its game alone for this step: no reward, no step counted, no info; a finished game in mode ``DISABLED``
+    accepts nothing else.
 
     Args:
         world: what is played.
@@ -109,7 +111,8 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
 
         Args:
             seed: restart the task order from this seed.
-            options: ``reset_mask`` [num_envs] bool array; ``task_ids``, one task id for each game.
+            options: ``reset_mask`` [num_envs] bool array; ``task_ids``, one task id for each game, or the plural of
+                one of the world's `task_options`, one description for each game.
 
         Returns:
             All observations, and the infos of the games that were reset.
@@ -121,12 +124,22 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
         if seed is not None:
             self._order = TaskOrder(len(self.world.task_ids), seed)
             super().reset(seed=seed)
-        checked = check_options(options, ("reset_mask", "task_ids"))
+        described = {f"{option}s": option for option in self.world.task_options}
+        checked = check_options(options, ("reset_mask", "task_ids", *described))
         mask = _check_mask(checked.get("reset_mask"), self.num_envs)
-        task_ids = checked.get("task_ids")
-        if task_ids is not None and len(task_ids) != self.num_envs:
-            raise ValueError(f"options['task_ids'] must have num_envs={self.num_envs} entries, got {len(task_ids)}")
         slots = list(range(self.num_envs)) if mask is None else np.flatnonzero(mask).tolist()
+        given = {name: tasks for name, tasks in checked.items() if name != "reset_mask" and tasks is not None}
+        if len(given) > 1:
+            raise ValueError(f"reset options {sorted(given)} name the tasks each: give one of them")
+        task_ids: Sequence[str] | None = None
+        for name, tasks in given.items():
+            if len(tasks) != self.num_envs:
+                raise ValueError(f"options[{name!r}] must have num_envs={self.num_envs} entries, got {len(tasks)}")
+            task_ids = tasks
+            if name in described:
+                task_ids = [""] * self.num_envs
+                for i in slots:
+                    task_ids[i] = self.world.add_task(described[name], tasks[i])
         if seed is not None:
             for i in slots:
                 self._episodes[i] = -1

@@ -69,10 +69,12 @@ class World(ABC):
     Attributes:
         task_ids: ids of the tasks of the chosen split, in a fixed order.
         default_max_episode_steps: the limit a user gets who asks for none (the original benchmark's).
+        task_options: forms of tasks beyond the split's that `add_task` takes, by the name a reset option has for them.
     """
 
     task_ids: Sequence[str]
     default_max_episode_steps: ClassVar[int] = 50
+    task_options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
@@ -92,6 +94,21 @@ class World(ABC):
     @abstractmethod
     def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Turn]:
         """Play one action in each slot; any string is accepted, an invalid one changes nothing."""
+
+    def add_task(self, option: str, value: Any) -> str:
+        """Take a task that a user describes, as in ``reset(options={option: value})``.
+
+        Args:
+            option: one of `task_options`.
+            value: the description.
+
+        Returns:
+            A task id for `start`: equal descriptions have equal ids.
+
+        Raises:
+            ValueError: the description cannot be played; the message names what is wrong with it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no tasks but its own")
 
     def expert_actions(self, slots: Sequence[int]) -> list[str]:
         """The next action of a solver that sees the hidden state, for demonstrations and upper bounds."""

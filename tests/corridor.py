@@ -8,13 +8,24 @@ from opid_gym.world import Task, Turn, World
 
 
 class Corridor(World):
-    """Walk right `n` times, where task ``walk-n`` says how often; every move left undoes one."""
+    """Walk right `n` times, where task ``walk-n`` says how often; every move left undoes one.
+
+    Users may describe a task by its length, ``reset(options={"length": n})``.
+    """
+
+    task_options = ("length",)
 
     def __init__(self, lengths: Sequence[int] = (1, 2, 3, 4, 5)) -> None:
         self.task_ids = [f"walk-{n}" for n in lengths]
         self.calls = 0
         self.closed = False
         self._place: dict[int, tuple[int, int]] = {}
+
+    def add_task(self, option: str, value: object) -> str:
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"length must be a positive integer, got {value!r}")
+        self.task_ids = list(dict.fromkeys([*self.task_ids, f"walk-{value}"]))
+        return f"walk-{value}"
 
     def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
         begun = []

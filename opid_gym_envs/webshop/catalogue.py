@@ -122,6 +122,10 @@ class Catalogue:
     def __contains__(self, asin: object) -> bool:
         return isinstance(asin, str) and self._records.find(asin) is not None
 
+    def __iter__(self) -> Iterator[Product]:
+        """The products in order, read from start to end; much faster than one by one."""
+        return iter(self._records)
+
     @property
     def asins(self) -> Sequence[str]:
         """The ids in order; a view that keeps nothing in memory."""
@@ -133,7 +137,18 @@ class Catalogue:
         Raises:
             KeyError: there is none; the message names the id.
         """
-        return self.by_index(self._number(asin))
+        return self.by_index(self.number(asin))
+
+    def number(self, asin: str) -> int:
+        """The place of a product in the catalogue's order, from 0.
+
+        Raises:
+            KeyError: there is none; the message names the id.
+        """
+        number = self._records.find(asin)
+        if number is None:
+            raise KeyError(f"no product {asin!r} among the {len(self)} of this catalogue")
+        return number
 
     def search(self, query: str, k: int = 50) -> list[str]:
         """Ids of the `k` products that match best, best first, exactly as Lucene's BM25 ranks them in stock WebShop.
@@ -161,7 +176,7 @@ class Catalogue:
         Raises:
             KeyError: there is no such product.
         """
-        number = self._number(asin)
+        number = self.number(asin)
         if number < len(self._tagged):
             return tuple(json.loads(self._tagged[number]))
         return self._tag(number)
@@ -182,12 +197,6 @@ class Catalogue:
         self.by_index.cache_clear()
         self._search.cache_clear()
         self._tag.cache_clear()
-
-    def _number(self, asin: str) -> int:
-        number = self._records.find(asin)
-        if number is None:
-            raise KeyError(f"no product {asin!r} among the {len(self)} of this catalogue")
-        return number
 
     def _by_index(self, number: int) -> Product:
         """The product with this number, from 0.

@@ -133,8 +133,17 @@ class Records:
         # and pages read through a mapping would count as this process's memory for as long as it runs.
         with open(self._path, "rb", buffering=0) as file:
             file.seek(start)
-            values = dict(zip(_FIELDS, json.loads(file.read(end - start)), strict=True))
-        for name in ("bullet_points", "attributes", "instruction_attributes", "pricing"):
-            values[name] = tuple(values[name])
-        values["options"] = {name: tuple(choices) for name, choices in values["options"].items()}
-        return Product(**values)
+            return _product(file.read(end - start))
+
+    def __iter__(self) -> Iterator[Product]:
+        """All products in order."""
+        with open(self._path, "rb") as file:
+            yield from map(_product, file)
+
+
+def _product(line: bytes) -> Product:
+    values = dict(zip(_FIELDS, json.loads(line), strict=True))
+    for name in ("bullet_points", "attributes", "instruction_attributes", "pricing"):
+        values[name] = tuple(values[name])
+    values["options"] = {name: tuple(choices) for name, choices in values["options"].items()}
+    return Product(**values)

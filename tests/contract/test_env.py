@@ -89,6 +89,20 @@ def test_a_given_task_is_played() -> None:
         env.reset(options={"taskid": "walk-4"})
 
 
+def test_a_task_the_user_describes_is_played_where_the_world_takes_descriptions() -> None:
+    env = TextEnv(Corridor())
+    assert env.reset(options={"length": 9})[1]["task_id"] == "walk-9"
+    with pytest.raises(ValueError, match="length must be a positive integer, got 'far'"):
+        env.reset(options={"length": "far"})
+    with pytest.raises(ValueError, match=r"\['length', 'task_id'\] name a task each"):
+        env.reset(options={"length": 9, "task_id": "walk-1"})
+    household = gym.make("opid/ALFWorld-v0", size="small").unwrapped
+    with pytest.raises(ValueError, match=r"length.*allowed: \['task_id'\]"):
+        household.reset(options={"length": 9})
+    with pytest.raises(NotImplementedError, match="ALFWorld takes no tasks but its own"):
+        household.world.add_task("length", 9)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("action", ["\0", "", "x" * 2**20, "naïve 🙂", "\ud800", "right\n"])
 def test_any_string_is_an_action(action: str) -> None:
     env = TextEnv(Corridor())

@@ -112,6 +112,20 @@ def test_given_tasks_are_played_and_only_where_the_mask_says() -> None:
     assert infos["task_id"][1] == "walk-2"
 
 
+def test_tasks_the_user_describes_are_played_one_for_each_game() -> None:
+    envs = TextVectorEnv(Corridor(), 3, autoreset_mode=AutoresetMode.DISABLED)
+    _, infos = envs.reset(options={"lengths": [7, 8, 9]})
+    assert infos["task_id"].tolist() == ["walk-7", "walk-8", "walk-9"]
+    mask = np.array([False, True, False])
+    assert envs.reset(options={"reset_mask": mask, "lengths": [None, 6, None]})[1]["task_id"][1] == "walk-6"
+    with pytest.raises(ValueError, match=r"options\['lengths'\] must have num_envs=3 entries, got 1"):
+        envs.reset(options={"lengths": [7]})
+    with pytest.raises(ValueError, match=r"\['lengths', 'task_ids'\] name the tasks each"):
+        envs.reset(options={"lengths": [7, 8, 9], "task_ids": ["walk-1"] * 3})
+    with pytest.raises(ValueError, match="length must be a positive integer, got None"):
+        envs.reset(options={"lengths": [7, None, 9]})
+
+
 def test_none_leaves_a_game_alone() -> None:
     envs = TextVectorEnv(Corridor([3]), 2, max_episode_steps=2, autoreset_mode=AutoresetMode.DISABLED)
     envs.reset()

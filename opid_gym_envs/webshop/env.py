@@ -1,0 +1,220 @@
+"""WebShop as a `World`: which goals there are, and many shoppers at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, overload
+
+from opid_gym.hindsight import StepProgress
+from opid_gym.trajectory import Trajectory
+from opid_gym.world import Task, Turn, World
+from opid_gym_envs.webshop import nouns
+from opid_gym_envs.webshop.catalogue import Catalogue
+from opid_gym_envs.webshop.expert import next_action
+from opid_gym_envs.webshop.goals import GOAL_SETS, SPLITS, Goal, Goals, read_prices
+from opid_gym_envs.webshop.hindsight import hindsight
+from opid_gym_envs.webshop.pages import SEPARATOR, Page, PageKind, as_rich_text, as_text
+from opid_gym_envs.webshop.product import Product
+from opid_gym_envs.webshop.reward import Score, score
+from opid_gym_envs.webshop.session import Session
+
+OBSERVATION_MODES: dict[str, Callable[[Page], str]] = {"text": as_text, "text_rich": as_rich_text}
+SEARCHES = ("native", "lucene")
+SEARCH_ACTION = "search[<your query>]"
+"""Stands in the admissible actions where there is a search bar; any words may take the place of those in brackets."""
+
+
+class WebShop(World):
+    """Shopping by instruction, with the pages, ranks and rewards of stock WebShop.
+
+    What is sold:
+
+    - ``data_dir=DIR``: the official files, full or small;
+    - otherwise a generated catalogue (see `opid_gym_envs.webshop.generator`).
+
+    Actions are ``search[words]``, on any page, and ``click[text]`` with the text of a button, the id of a product or
+    the value of an option; anything else changes nothing and counts as a step. Buying ends the episode and pays
+    stock's score, 0.0 to 1.0; the task is won if it is 1.0. The info of that step holds the score's parts under stock's
+    names (``r_type``, ``r_att``, ``r_option``, ``r_price``, ...; see `opid_gym_envs.webshop.reward.Score`), and
+    nothing tells of them before. ``info["page"]`` says which `PageKind` is open.
+
+    Stock has no limit of steps; the default here is 15, as OPID and other work with it has.
+
+    Args:
+        data_dir: folder of the official data.
+        goals: ``synthetic`` or ``human`` (written by people; official data only).
+        split: ``train``, ``eval`` or ``test`` (see `Goals.split`); None: ``train``.
+        num_products: size of the generated catalogue; None: 1,000.
+        prices: asin -> price in dollars, or the path of a JSON file with that: instead of drawn prices, so that
+            sessions recorded from stock replay.
+        observation_mode: ``text`` or ``text_rich``, as in stock.
+        search: ``native``, or ``lucene`` to rank with Lucene itself (needs ``pip install opid-gym[lucene]`` and Java).
+
+    Raises:
+        ValueError: an argument is not allowed, or a file is broken; the message names it.
+        FileNotFoundError: a folder or file is not there.
+    """
+
+    default_max_episode_steps: ClassVar[int] = 15
+    task_options: ClassVar[tuple[str, ...]] = ("goal",)
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        goals: str = "synthetic",
+        split: str | None = None,
+        num_products: int | None = None,
+        prices: Mapping[str, float] | str | Path | None = None,
+        observation_mode: str = "text",
+        search: str = "native",
+    ) -> None:
+        _check("goals", goals, GOAL_SETS)
+        _check("split", split or "train", SPLITS)
+        _check("observation_mode", observation_mode, tuple(OBSERVATION_MODES))
+        _check("search", search, SEARCHES)
+        if data_dir is not None and num_products is not None:
+            raise ValueError("num_products= is for the generated catalogue and data_dir= for official data: give one")
+        if data_dir is not None:
+            self.catalogue = Catalogue.load(data_dir)
+        else:
+            self.catalogue = Catalogue.generated(1000 if num_products is None else num_products)
+        self.goals = Goals(self.catalogue, goals, None if prices is None else read_prices(prices))
+        self.task_ids: TaskIds = TaskIds(self.goals, self.goals.split(split or "train"))
+        self._show = OBSERVATION_MODES[observation_mode]
+        self._given: dict[str, Goal] = {}
+        self._visits: dict[int, Visit] = {}
+
+    def add_task(self, option: str, value: Any) -> str:
+        """See `World.add_task`: option ``goal`` takes a goal record of stock's shape."""
+        goal = Goal.of_record(value)
+        digest = hashlib.blake2b(json.dumps(asdict(goal)).encode(), digest_size=8).hexdigest()
+        task_id = f"given-{digest}"
+        self._given[task_id] = goal
+        return task_id
+
+    def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
+        """See `World.start`."""
+        begun = []
+        for slot, task_id in zip(slots, task_ids, strict=True):
+            goal = self._given.get(task_id) or self.task_ids.goal(task_id)
+            visit = self._visits[slot] = Visit(goal, self)
+            begun.append((Task(task_id, goal.category, goal.instruction), self._turn(visit)))
+        return begun
+
+    def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Turn]:
+        """See `World.step`."""
+        turns = []
+        for slot, action in zip(slots, actions, strict=True):
+            visit = self._visits[slot]
+            visit.session.act(action)
+            turns.append(self._turn(visit))
+        return turns
+
+    def expert_actions(self, slots: Sequence[int]) -> list[str]:
+        """See `World.expert_actions`."""
+        return [next_action(self._visits[slot].session, self._visits[slot].goal, self.catalogue) for slot in slots]
+
+    def hindsight(self, trajectory: Trajectory) -> list[StepProgress]:
+        """See `opid_gym_envs.webshop.hindsight`."""
+        return hindsight(trajectory)
+
+    def close(self) -> None:
+        """Forget the visits."""
+        self._visits.clear()
+        self.catalogue.close()
+
+    def appraise(self, product: Product, chosen: Mapping[str, str], goal: Goal) -> Score:
+        """What buying this product with these options is worth for a goal."""
+        return score(
+            product,
+            chosen,
+            self.goals.price(product.asin),
+            goal,
+            bought_nouns=self._nouns(product.asin, product.title),
+            goal_nouns=self._nouns(goal.asin, goal.name),
+        )
+
+    def _nouns(self, asin: str, title: str) -> tuple[str, ...]:
+        known = None
+        if asin in self.catalogue and self.catalogue.product(asin).title == title:
+            known = self.catalogue.title_nouns(asin)
+        return next(nouns.tag([title])) if known is None else known
+
+    def _turn(self, visit: Visit) -> Turn:
+        page = visit.session.page()
+        observation = self._show(page)
+        actions = tuple([f"click[{text}]" for text in page.clickables])
+        extras: dict[str, Any] = {"page": page.kind.value}
+        if visit.score is None:
+            if page.kind is PageKind.SEARCH:
+                actions = (SEARCH_ACTION, *actions)
+            return Turn(observation, 0.0, False, False, actions, _anchor(observation, page), extras)
+        won = visit.score.reward == 1.0
+        return Turn(observation, visit.score.reward, True, won, actions, None, extras | visit.score.parts)
+
+
+class Visit:
+    """A session with the goal behind it, which the session itself does not know."""
+
+    __slots__ = ("_world", "goal", "score", "session")
+
+    def __init__(self, goal: Goal, world: WebShop) -> None:
+        self._world = world
+        self.goal = goal
+        self.score: Score | None = None
+        self.session = Session(world.catalogue, goal.instruction, self._appraise)
+
+    def _appraise(self, product: Product, chosen: Mapping[str, str]) -> float:
+        self.score = self._world.appraise(product, chosen, self.goal)
+        return self.score.reward
+
+
+class TaskIds(Sequence[str]):
+    """The task ids of a split, made when asked for: there can be millions."""
+
+    def __init__(self, goals: Goals, numbers: range) -> None:
+        self._goals = goals
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return TaskIds(self._goals, self._numbers[index])
+        number = self._numbers[index]
+        return f"{self._goals.goal_set}-{number}-{self._goals.asin(number)}"
+
+    def goal(self, task_id: str) -> Goal:
+        """The goal of a task.
+
+        Raises:
+            KeyError: no task of this split has that id.
+        """
+        goal_set, _, rest = task_id.partition("-")
+        number, _, asin = rest.partition("-")
+        if number.isdecimal() and goal_set == self._goals.goal_set and int(number) in self._numbers:
+            goal = self._goals[int(number)]
+            if goal.asin == asin:
+                return goal
+        raise KeyError(f"no task {task_id!r} in this split; its ids look like {self[0]!r}")
+
+
+def _anchor(observation: str, page: Page) -> str:
+    """The observation, with the options chosen, which text mode does not show."""
+    if not page.chosen:
+        return observation
+    return SEPARATOR.join([observation, *(f"{name}: {value}" for name, value in sorted(page.chosen.items()))])
+
+
+def _check(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {tuple(allowed)}, got {value!r}")

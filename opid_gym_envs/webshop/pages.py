@@ -1,0 +1,231 @@
+"""What stands on a page of the shop, and how stock WebShop puts it into text.
+
+A `Page` holds content and no layout: the text environment prints it, the site lays it out. What text
+mode prints depends on how stock's templates nest and on how its HTML parser treats white space; both are kept here, so
+that observations are equal byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from opid_gym_envs.webshop.product import Product
+
+SEARCH = "Search"
+BACK_TO_SEARCH = "Back to Search"
+PREVIOUS = "< Prev"
+NEXT = "Next >"
+BUY = "Buy Now"
+DETAILS = ("Description", "Features", "Reviews", "Attributes")
+"""The sub-pages of a product. Stock links the last from nowhere; an option that happens to be called so opens it."""
+
+RATING = "N.A."
+SEPARATOR = " [SEP] "
+_ASCII_SPACE = " \n\t\f\r"
+
+
+class PageKind(StrEnum):
+    """Which of the shop's pages."""
+
+    SEARCH = "search"
+    RESULTS = "results"
+    ITEM = "item"
+    DETAIL = "detail"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The content of one page.
+
+    Attributes:
+        kind: which page.
+        instruction: what the shopper is to buy; on every page but the last.
+        query: the search that led here, lower-cased.
+        number: which page of its results, from 1.
+        total: how many products the search found.
+        products: those listed on a page of results; on the item's pages the one product.
+        chosen: option name -> value chosen, in the order of choosing.
+        visited: ids of the products opened since the search page.
+        detail: which of `DETAILS`.
+        reward: what the purchase was worth; on the last page.
+    """
+
+    kind: PageKind
+    instruction: str
+    query: str = ""
+    number: int = 1
+    total: int = 0
+    products: tuple[Product, ...] = ()
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    visited: Collection[str] = ()
+    detail: str = ""
+    reward: float = 0.0
+
+    @property
+    def product(self) -> Product:
+        """The product of an item's page."""
+        return self.products[0]
+
+    @property
+    def buttons(self) -> tuple[str, ...]:
+        """What its buttons say, in the order of the page."""
+        if self.kind is PageKind.RESULTS and self.number > 1:
+            return _LATER_RESULTS_BUTTONS
+        return _BUTTONS[self.kind]
+
+    @property
+    def clickables(self) -> tuple[str, ...]:
+        """Everything that can be named in ``click[...]``, lower-cased, in stock's order and each text once.
+
+        Stock lists the button of the search bar too, though clicking it does nothing there.
+        """
+        texts = [text.lower() for text in self.buttons]
+        if self.kind is PageKind.RESULTS:
+            texts += [product.asin.lower() for product in self.products]
+        elif self.kind is PageKind.ITEM:
+            for values in self.product.options.values():
+                texts += values
+            return tuple(dict.fromkeys(texts))
+        return tuple(texts)
+
+
+_BUTTONS = {
+    PageKind.SEARCH: (SEARCH,),
+    PageKind.RESULTS: (BACK_TO_SEARCH, NEXT),
+    PageKind.ITEM: (BACK_TO_SEARCH, PREVIOUS, *DETAILS[:3], BUY),
+    PageKind.DETAIL: (BACK_TO_SEARCH, PREVIOUS),
+    PageKind.DONE: (),
+}
+_LATER_RESULTS_BUTTONS = (BACK_TO_SEARCH, PREVIOUS, NEXT)
+
+
+# --------------------------------------------------------------------------------------------- stock's text modes
+
+Role = Literal["text", "button", "link", "option"]
+
+
+def as_text(page: Page) -> str:
+    """The page as stock's observation mode ``text`` prints it: everything visible, one separator between pieces."""
+    return SEPARATOR.join([text.strip() for _, text in _pieces(page)])
+
+
+def as_rich_text(page: Page) -> str:
+    """The page as stock's observation mode ``text_rich`` prints it: one piece a line, buttons and choices marked."""
+    # Stock looks for a quoted value anywhere in the address, so a quoted word of the query marks an option as well.
+    address = f"{page.query.replace(' ', '+')}/{json.dumps(page.chosen)}"
+    clicked, lines = "", []
+    for role, text in _pieces(page):
+        if role == "button":
+            lines.append(f"[button] {text} [button_]\n")
+        elif role == "option" and f'"{text}"' in address:
+            lines.append(f"  [clicked button] {text} [clicked button_]\n")
+            clicked = f"You have clicked {text}.\n{clicked}"
+        elif role == "option":
+            lines.append(f"  [button] {text} [button_]\n")
+        elif role == "link":
+            mark = "clicked button" if text in page.visited else "button"
+            lines.append(f"\n[{mark}] {text} [{mark}_]\n")
+        else:
+            lines.append(f"{text}\n")
+    return clicked + "".join(lines)
+
+
+def _pieces(page: Page) -> list[tuple[Role, str]]:
+    """The visible pieces of text in stock's HTML, with what each is."""
+    return [
+        (role, shown)
+        for role, text in _CONTENT[page.kind](page)
+        if (shown := text if text and not text.isspace() else _blank(text))
+    ]
+
+
+def _blank(text: str) -> str:
+    """What stock's parser and its converter make of white space: lines vanish, blanks become one."""
+    if text.strip(_ASCII_SPACE):
+        return text  # another kind of space
+    return " " if text and "\n" not in text else ""
+
+
+def _head(page: Page) -> Iterator[tuple[Role, str]]:
+    yield "text", "Instruction:"
+    yield "text", page.instruction
+    yield "button", BACK_TO_SEARCH
+
+
+def _search(page: Page) -> Iterator[tuple[Role, str]]:
+    yield "text", "WebShop"
+    yield "text", "Instruction: "
+    yield "text", page.instruction
+    yield "button", SEARCH
+
+
+def _results(page: Page) -> Iterator[tuple[Role, str]]:
+    yield from _head(page)
+    yield "text", f"Page {page.number} (Total results: {page.total})"
+    for button in page.buttons[1:]:
+        yield "button", button
+    for product in page.products:
+        yield "link", product.asin
+        yield "text", product.title
+        yield "text", product.price_tag
+
+
+def _item(page: Page) -> Iterator[tuple[Role, str]]:
+    product = page.product
+    yield from _head(page)
+    yield "button", PREVIOUS
+    for name, values in product.options.items():
+        yield "text", name
+        for value in values:
+            yield "option", value
+    yield "text", product.title
+    yield "text", f"Price: {product.price_tag}"
+    yield "text", f"Rating: {RATING}"
+    for button in page.buttons[2:]:
+        yield "button", button
+
+
+def _detail(page: Page) -> Iterator[tuple[Role, str]]:
+    product = page.product
+    yield from _head(page)
+    yield "button", PREVIOUS
+    if page.detail == "Description":
+        yield "text", product.description
+    elif page.detail == "Features":
+        for line in product.bullet_points:
+            yield "text", f" {line}"
+    elif page.detail == "Attributes":
+        for line in product.attributes:
+            yield "text", f" {line}"
+        for line in (product.category, product.query, product.product_category):
+            yield "text", line
+    # There are no reviews: neither stock nor the official files have any.
+
+
+def _done(page: Page) -> Iterator[tuple[Role, str]]:
+    # Text mode prints what stock's last page hides from the eye, but stock never fills that in.
+    chosen = json.dumps(dict(page.chosen), sort_keys=True)
+    for sign in "<>&'":
+        chosen = chosen.replace(sign, f"\\u{ord(sign):04x}")
+    for text in (
+        *("Thank you for shopping with us!", "Your code: ", "None", " (Paste it in your MTurk interface.)"),
+        *("Purchased", "asin", page.product.asin, "options", chosen, "attrs", "None", "category", "None"),
+        *("query", "None", "product category", "None", "Target", "asin", "options", "attrs", "price upper"),
+        *("instuction text", "category", "product category", "query", "Goal ", "None", "Reward"),
+        *("Your score (min 0.0, max 1.0)", str(page.reward), "Reward Details ", "None"),
+    ):
+        yield "text", text
+
+
+_CONTENT = {
+    PageKind.SEARCH: _search,
+    PageKind.RESULTS: _results,
+    PageKind.ITEM: _item,
+    PageKind.DETAIL: _detail,
+    PageKind.DONE: _done,
+}
