@@ -23,11 +23,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import opid_gym
-from opid_gym.agent import Agent, Decision
+from opid_gym.agent import Decision
 from opid_gym.evaluation import Evaluation, evaluate
 from opid_gym.registration import WORLDS, make_envs
+from opid_gym.roster import make_agent, parse_options
 from opid_gym.trajectory import Trajectory, write_jsonl
-from opid_gym.vector import TextVectorEnv
 
 # What a user can cause by a wrong argument or file. Anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError, gym.error.Error)
@@ -46,6 +46,12 @@ serve = typer.Typer(help="Start a server on this machine.", no_args_is_help=True
 talk = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
+AgentOption = Annotated[
+    str,
+    typer.Option(
+        help="Name of an agent, module:Class, or folder of a saved language model; 'NAME key=value' for options."
+    ),
+]
 EnvOption = Annotated[str, typer.Option("--env", help="Registered environment id (see `opid-gym envs`).")]
 SplitOption = Annotated[str | None, typer.Option(help="Which tasks, e.g. train, valid_seen or valid_unseen.")]
 SetOption = Annotated[
@@ -59,6 +65,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON
 
 def main() -> None:
     """Entry point of the `opid-gym` script."""
+    sys.path.insert(0, str(Path.cwd()))  # agents and worlds of the user's own are found where the command is run
     for group, commands in (("opid_gym.commands", app), ("opid_gym.serve", serve)):
         for point in sorted(entry_points(group=group)):
             commands.command(point.name)(explain_errors(_plugged(point)))
@@ -116,7 +123,7 @@ def envs_command(as_json: JsonOption = False) -> None:
 @app.command("eval")
 @explain_errors
 def eval_command(
-    agent: Annotated[str, typer.Option(help="Name of an agent, or folder of a saved language model.")],
+    agent: AgentOption,
     env: EnvOption = DEFAULT_ENV,
     split: SplitOption = None,
     episodes: Annotated[int | None, typer.Option(help="Only the first N tasks; all if not given.", min=1)] = None,
@@ -234,37 +241,12 @@ def env_arguments(split: str | None, max_episode_steps: int | None, pairs: Seque
     Raises:
         ValueError: a ``--set`` is not of the form key=value.
     """
-    arguments: dict[str, Any] = {}
-    for pair in pairs or ():
-        key, separator, value = pair.partition("=")
-        if not separator or not key.isidentifier():
-            raise ValueError(f"--set needs key=value, got {pair!r}")
-        try:
-            arguments[key] = json.loads(value)
-        except json.JSONDecodeError:
-            arguments[key] = value
+    arguments = parse_options(pairs or (), "--set")
     if split is not None:
         arguments["split"] = split
     if max_episode_steps is not None:
         arguments["max_episode_steps"] = max_episode_steps
     return arguments
-
-
-def make_agent(name: str, envs: TextVectorEnv, *, seed: int) -> Agent:
-    """An agent by its registered name, or the language model saved in a folder.
-
-    Raises:
-        ValueError: neither; the message lists the names.
-    """
-    agents = {point.name: point for point in entry_points(group="opid_gym.agents")}
-    if name in agents and name != "lm":
-        agent: Agent = agents[name].load().make(envs, seed=seed)
-        return agent
-    if Path(name).is_dir():
-        saved: Agent = agents["lm"].load().make(envs, seed=seed, path=name)
-        return saved
-    known = sorted(set(agents) - {"lm"})
-    raise ValueError(f"agent {name!r} is neither one of {known} nor a folder with a saved model")
 
 
 class progress_bar:  # noqa: N801  (a context manager, used like a function)

@@ -144,7 +144,11 @@ def wilson(successes: int, count: int) -> Interval:
     """
     if count < 1 or not 0 <= successes <= count:
         raise ValueError(f"need 0 <= successes <= count and count >= 1, got successes={successes}, count={count}")
-    rate = successes / count
+    return score_interval(successes / count, count)
+
+
+def score_interval(rate: float, count: float) -> Interval:
+    """Wilson's interval of a rate seen in `count` independent trials; a fraction where they are not quite that many."""
     scale = 1 + _Z**2 / count
     center = (rate + _Z**2 / (2 * count)) / scale
     half = _Z / scale * math.sqrt(rate * (1 - rate) / count + _Z**2 / (4 * count**2))
@@ -164,9 +168,18 @@ def paired_difference(before: Evaluation, after: Evaluation) -> Interval:
     if [e.task_id for e in before.episodes] != [e.task_id for e in after.episodes]:
         raise ValueError("paired_difference needs two evaluations of the same tasks in the same order")
     pairs = list(zip(before.episodes, after.episodes, strict=True))
-    gained = sum(b.success < a.success for b, a in pairs)
-    lost = sum(b.success > a.success for b, a in pairs)
-    count = len(pairs)
-    p, q = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
-    half = _Z * math.sqrt((p + q - (p - q) ** 2) / (count + 2))
-    return Interval((gained - lost) / count, max(-1.0, p - q - half), min(1.0, p - q + half))
+    return paired_interval([a.success - b.success for b, a in pairs])
+
+
+def paired_interval(differences: Sequence[float]) -> Interval:
+    """The interval of `paired_difference` from each task's difference, which may be a fraction (a mean over seeds).
+
+    Bonett and Price's interval is Wald's after one pair that was won and one that was lost are added: its mean is
+    sum(d) / (n + 2) and its second moment (sum(d^2) + 2) / (n + 2), which for differences of -1, 0 and 1 are p - q and
+    p + q.
+    """
+    count = len(differences)
+    mean = sum(differences) / (count + 2)
+    second_moment = (sum(d * d for d in differences) + 2) / (count + 2)
+    half = _Z * math.sqrt((second_moment - mean**2) / (count + 2))
+    return Interval(sum(differences) / count, max(-1.0, mean - half), min(1.0, mean + half))

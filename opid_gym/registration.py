@@ -59,27 +59,37 @@ WORLDS = (
 def register_worlds() -> None:
     """Tell Gymnasium about every world of `WORLDS`; doing it again changes nothing."""
     for spec in WORLDS:
-        if spec.id not in gym.registry:
-            gym.register(
-                spec.id,
-                entry_point="opid_gym.registration:make_env",
-                vector_entry_point="opid_gym.registration:make_vector_env",
-                max_episode_steps=spec.max_episode_steps,
-                kwargs={"world": spec.world},
-            )
+        register_world(spec)
+
+
+def register_world(spec: WorldSpec) -> None:
+    """Tell Gymnasium about a world, also one of your own; doing it again changes nothing."""
+    if spec.id not in gym.registry:
+        gym.register(
+            spec.id,
+            entry_point="opid_gym.registration:make_env",
+            vector_entry_point="opid_gym.registration:make_vector_env",
+            max_episode_steps=spec.max_episode_steps,
+            kwargs={"world": spec.world},
+        )
 
 
 def make_envs(env: str, num_envs: int, **arguments: Any) -> TextVectorEnv:
     """A batch of games of a registered world without autoreset, as `opid_gym.rollout.play` wants it.
 
     Args:
-        env: a Gymnasium id.
+        env: a Gymnasium id; ``module:id`` imports the module first, which registers it.
         num_envs: how many games.
         arguments: further arguments of `gymnasium.make_vec`.
 
     Raises:
         ValueError: an unknown id; the message gives the nearest.
+        ImportError: there is no such module.
     """
+    module, separator, env_id = env.partition(":")
+    if separator:
+        import_module(module)
+        env = env_id
     if env not in gym.registry:
         known = [world.id for world in WORLDS]
         near = get_close_matches(env, known, n=1)

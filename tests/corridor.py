@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from opid_gym.registration import WorldSpec, register_world
 from opid_gym.world import Task, Turn, World
 
 
@@ -57,3 +58,8 @@ class Corridor(World):
         place, goal = self._place[slot]
         won = place == goal
         return Turn(f"You are at {place}.", reward, won, won, ("left", "right"), extras={"distance": goal - place})
+
+
+register_world(
+    WorldSpec("tests/Corridor-v0", "tests.corridor:Corridor", max_episode_steps=4, summary="a world for the tests")
+)

@@ -79,6 +79,7 @@ def train(
 ) -> None:
     """Train a language model in a text world, with OPID or another learner."""
     chosen = load_recipe(recipe, changes)
+    from opid_agents.learning.analysis import load_for_test
     from opid_agents.learning.checkpoint import latest_checkpoint
     from opid_agents.learning.train import evaluate_policy
     from opid_agents.learning.train import train as run
@@ -90,7 +91,7 @@ def train(
         started = Policy.load(model) if model else _warm_start(chosen, screen)
     with _resumable(out):
         policy = run(chosen, out, policy=started, resume=resume, watch=screen)
-    result = evaluate_policy(chosen, policy, watch=screen)
+    result = evaluate_policy(chosen, policy, watch=screen, library=load_for_test(chosen, out))
     _save_evaluation(out / "evaluation.json", result)
     if as_json:
         print(json.dumps({"out": str(out), "model": str(out / "model"), "evaluation": _summary(result)}))
@@ -125,6 +126,7 @@ def quickstart(
 ) -> None:
     """The whole line in minutes: demonstrations, a small model, OPID, success before and after on held-back games."""
     chosen = load_recipe(recipe, changes)
+    from opid_agents.learning.analysis import load_for_test
     from opid_agents.learning.train import evaluate_policy
     from opid_agents.learning.train import train as run
     from opid_agents.recipes.recipe import change
@@ -154,7 +156,7 @@ def quickstart(
         policy = run(chosen, out, policy=policy, resume=True, watch=screen)
     lap("train")
     talk.print("[bold]4. After[/]: the same games.")
-    after = evaluate_policy(chosen, policy, watch=screen)
+    after = evaluate_policy(chosen, policy, watch=screen, library=load_for_test(chosen, out))
     _save_evaluation(out / "after.json", after)
     lap("evaluate after")
     difference = paired_difference(before, after)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
+from opid_agents.packing import common_prefix
+
 _GROWTH = 128  # capacity grows in steps: every growth copies
 
 
@@ -52,8 +54,7 @@ class RaggedCache(Cache):
     def _write(self, buffers: list[Tensor], layer: int, new: Tensor) -> Tensor:
         buffer = buffers[layer]
         if buffer.shape[2] < self._width:
-            capacity = -(-self._width // _GROWTH) * _GROWTH
-            grown = buffer.new_zeros(*buffer.shape[:2], capacity, buffer.shape[3])
+            grown = buffer.new_zeros(*buffer.shape[:2], _capacity(self._width), buffer.shape[3])
             grown[:, :, : buffer.shape[2]] = buffer
             buffer = buffers[layer] = grown
         rows = torch.arange(self.rows, device=new.device)[:, None]
@@ -65,13 +66,19 @@ class RaggedCache(Cache):
         chosen = RaggedCache(len(rows))
         if self._keys:
             index = torch.tensor(rows, device=self._keys[0].device)
-            chosen._keys = [buffer[index] for buffer in self._keys]
-            chosen._values = [buffer[index] for buffer in self._values]
+            used = _capacity(self._width + 1)  # with room for what comes, so that the next token need not copy again
+            chosen._width = self._width
+            chosen._keys = [buffer[:, :, :used].index_select(0, index) for buffer in self._keys]
+            chosen._values = [buffer[:, :, :used].index_select(0, index) for buffer in self._values]
         return chosen
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Asked by models that were given no positions; they always are."""
         return 0
+
+
+def _capacity(width: int) -> int:
+    return -(-width // _GROWTH) * _GROWTH
 
 
 class PrefixCache:
@@ -112,11 +119,3 @@ class PrefixCache:
     def clear(self) -> None:
         """Forget everything."""
         self.keys, self.ids, self.store = [], [], RaggedCache(0)
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many leading entries are equal."""
-    n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    return next(i for i in range(n) if a[i] != b[i])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,7 @@ class LMAgent:
         seed: of the sampling.
         record_tokens: keep ``prompt_ids``, ``reply_ids``, ``log_probs`` and ``dropped`` in `Decision.data`,
             which learning needs.
+        skill_for: from task and task type to an episode skill for the prompts of its games; None: no skills.
     """
 
     def __init__(
@@ -129,11 +130,13 @@ class LMAgent:
         temperature: float | None = None,
         seed: int = 0,
         record_tokens: bool = False,
+        skill_for: Callable[[str, str], str | None] | None = None,
     ) -> None:
         self.policy = policy
         self.settings = settings or LMSettings.from_json(policy.settings)
         self.temperature = self.settings.temperature if temperature is None else temperature
         self.record_tokens = record_tokens
+        self.skill_for = skill_for
         self._generator = torch.Generator(device=policy.device).manual_seed(seed)
         self._stop = policy.stop_ids(self.settings.stop)
         self._cache = PrefixCache()
@@ -162,7 +165,8 @@ class LMAgent:
         for game in games:
             history = self._histories.setdefault(game, [])
             view = PromptView(infos["task"][game], observations[game], history, infos["admissible_actions"][game])
-            fitted.append(fit_prompt(self.policy, self.settings, view))
+            skill = self.skill_for(infos["task"][game], infos["task_type"][game]) if self.skill_for else None
+            fitted.append(fit_prompt(self.policy, self.settings, view, episode_skill=skill))
         samples = self.policy.sample(
             [prompt.ids for prompt in fitted],
             max_new_tokens=self.settings.max_reply_tokens,

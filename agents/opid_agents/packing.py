@@ -1,15 +1,21 @@
-"""Which token sequences can share one forward pass.
+"""Which token sequences can share one forward pass, and which of their tokens.
 
 A causal model computes the log-probability of every token of a row at once. If the prompt and reply of step t are,
 token for token, the beginning of the prompt of step t + 1, which is so wherever a template shows the whole
-history, then one row serves both steps, and a whole episode costs what its last step costs. Equal samples share a
-row too. Nothing is assumed about templates: sequences are compared.
+history, then one row serves both steps, and a whole episode costs what its last step costs (`pack`). Equal samples
+share a row too.
+
+Sequences that begin alike and then part, as prompts with different skills late in them and the rollouts of one task
+do, can share the beginning: they become *branches* of a row, and a mask keeps each branch from seeing the others
+(`share`). Nothing is assumed about templates: sequences are compared.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +28,24 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """Tokens ``ids[start:stop]`` of a row, which follow its first `after` tokens and see only those and each other."""
+
+    start: int
+    stop: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One token sequence to run, and the samples that can be read off it."""
+    """One token sequence to run, and the samples that can be read off it.
+
+    What stands before the first branch is one plain sequence, the trunk.
+    """
 
     ids: Sequence[int]
     spans: tuple[Span, ...]
+    branches: tuple[Branch, ...] = ()
 
 
 def pack(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[Row]:
@@ -60,13 +79,88 @@ def pack(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> 
     return [Row(ids, tuple(spans)) for ids, spans in rows]
 
 
+def share(rows: Sequence[Row], even: float) -> list[Row]:
+    """Let rows share their beginnings where that pays; exact.
+
+    A row of n tokens costs ``n * even + n * n / 2``: the first part is all that is done token by token, the second
+    causal attention. With branches attention costs ``n * n``, for every token is compared with every other and the
+    mask drops what does not count. Rows are joined where the sum gets smaller.
+
+    Args:
+        rows: from `pack`, without branches.
+        even: length of a sequence at which attending to all of it costs a token as much as everything else.
+
+    >>> skilled = pack([[1, 2, 3, 4, 7], [1, 2, 3, 4, 9]], [[5], [6]])
+    >>> [(list(row.ids), row.branches) for row in share(skilled, even=100)]
+    [([1, 2, 3, 4, 7, 5, 9, 6], (Branch(start=6, stop=8, after=4),))]
+    """
+    ordered = sorted(rows, key=lambda row: list(row.ids))
+    # How much neighbours have in common; of any two it is the least of what lies between.
+    common = [common_prefix(a.ids, b.ids) for a, b in pairwise(ordered)]
+    left = set(range(len(ordered)))
+    joined = []
+    for trunk in sorted(left, key=lambda i: -len(ordered[i].ids)):
+        if trunk not in left:
+            continue
+        whole, members = ordered[trunk], [trunk]
+        for step, places in ((1, range(trunk + 1, len(ordered))), (-1, range(trunk - 1, -1, -1))):
+            shared = len(whole.ids)
+            for i in places:
+                shared = min(shared, common[i - 1] if step > 0 else common[i])
+                if not shared:
+                    break
+                if i in left and (larger := _join(whole, ordered[i], shared, even)):
+                    whole = larger
+                    members.append(i)
+        if _cost(whole, even) >= sum(_cost(ordered[i], even) for i in members):
+            whole, members = ordered[trunk], [trunk]
+        joined.append(whole)
+        left -= set(members)
+    return joined
+
+
+def _cost(row: Row, even: float) -> float:
+    return len(row.ids) * (even + len(row.ids) * (1.0 if row.branches else 0.5))
+
+
+def _join(trunk: Row, row: Row, shared: int, even: float) -> Row | None:
+    """`row` as a branch of a trunk with branches, with which it shares `shared` tokens; None where it does not pay."""
+    # A branch must not begin within a reply.
+    after = min([shared, *(span.start for span in row.spans if span.stop > shared)])
+    own = len(row.ids) - after
+    before, total = len(trunk.ids), len(trunk.ids) + own
+    if after < 1 or own * even + total**2 - before**2 >= _cost(row, even):
+        return None
+    moved = before - after
+    spans = [s if s.stop <= after else Span(s.sample, s.start + moved, s.stop + moved) for s in row.spans]
+    return replace(
+        trunk,
+        ids=[*trunk.ids, *row.ids[after:]],
+        spans=(*trunk.spans, *spans),
+        branches=(*trunk.branches, Branch(before, total, after)),
+    )
+
+
 def batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
-    """Rows in batches of similar length, at most `max_tokens` tokens with padding each (or a single row)."""
+    """Rows in batches of similar length, at most `max_tokens` tokens with padding each (or a single row).
+
+    Rows with branches stay among themselves: only they need a mask.
+    """
     batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row.ids), reverse=True):
-        if batch and len(batch[0].ids) * (len(batch) + 1) > max_tokens:
+    for row in sorted(rows, key=lambda row: (bool(row.branches), len(row.ids)), reverse=True):
+        full = batch and len(batch[0].ids) * (len(batch) + 1) > max_tokens
+        if full or (batch and bool(batch[0].branches) != bool(row.branches)):
             yield batch
             batch = []
         batch.append(row)
     if batch:
         yield batch
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading entries of two lists are equal."""
+    n = min(len(a), len(b))
+    if a[:n] == b[:n]:
+        return n
+    # Comparing slices is much faster than comparing entries one by one.
+    return bisect_left(range(n), True, key=lambda i: a[: i + 1] != b[: i + 1])

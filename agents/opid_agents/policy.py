@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import logging
 
 from opid_agents.kv_cache import PrefixCache, RaggedCache
-from opid_agents.packing import Row, batches, pack
+from opid_agents.packing import Row, batches, pack, share
 from opid_agents.tokenizer import LINE_BOUNDARIES
 
 SETTINGS_FILE = "opid_agent.json"
@@ -89,12 +89,16 @@ class Policy:
     max_tokens: int = 8192
     train_tokens: int = 4096
     _head_apart: bool = field(init=False, repr=False)
+    _filler: int = field(init=False, repr=False)
+    _even: float = field(init=False, repr=False)
     _line_ends_are_boundaries: bool = field(init=False, repr=False)
     _lines: dict[str, list[int]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.model.eval()
         self._head_apart = _head_apart(self.model)
+        self._filler = int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
+        self._even = _even_length(self.model)
         self._line_ends_are_boundaries = bool(self.tokenizer.init_kwargs.get(LINE_BOUNDARIES))
 
     @classmethod
@@ -251,6 +255,7 @@ class Policy:
         stop = self.stop_ids() if stop is None else stop
         cache = PrefixCache() if cache is None else cache
         known = cache.open(self.model, range(len(prompts)) if keys is None else keys, prompts)
+        logits = None if any(known) else self._first_logits(cache, prompts)
         store = cache.store
         active = list(range(len(prompts)))
         fresh = [list(prompt[n:]) for prompt, n in zip(prompts, known, strict=True)]
@@ -259,7 +264,8 @@ class Policy:
         replies: list[list[int]] = [[] for _ in prompts]
         log_probs: list[list[float]] = [[] for _ in prompts]
         for _ in range(max_new_tokens):
-            logits = self._next_logits(store, fresh, lengths)
+            if logits is None:
+                logits = self._next_logits(store, fresh, lengths)
             lengths = [n + len(ids) for n, ids in zip(lengths, fresh, strict=True)]
             if kept:
                 for i, ids in zip(active, fresh, strict=True):
@@ -267,6 +273,7 @@ class Policy:
             scores = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
             chosen = _draw(scores, generator) if temperature else scores.argmax(-1, keepdim=True)
             values = scores.gather(1, chosen)[:, 0].tolist()
+            logits = None
             going = []
             for place, (i, token) in enumerate(zip(active, chosen[:, 0].tolist(), strict=True)):
                 if replies[i] and not fresh[place]:
@@ -290,13 +297,17 @@ class Policy:
                 fresh = [[replies[i][-1]] if place in still else [] for place, i in enumerate(active)]
         return Samples(replies, log_probs)
 
+    def rows(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[Row]:
+        """Samples as rows for `log_probs`, nothing computed twice where that can be had for less."""
+        return share(pack(prompts, replies), self._even)
+
     @torch.no_grad()
     def score(
         self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], *, temperature: float = 1.0
     ) -> list[list[float]]:
         """Log-probability of each reply token after its prompt; nested and equal samples are computed once."""
         scored: list[list[float]] = [[0.0] * len(reply) for reply in replies]
-        for batch in batches(pack(prompts, replies), self.max_tokens):
+        for batch in batches(self.rows(prompts, replies), self.max_tokens):
             out = self.log_probs(batch, temperature=temperature)
             for i, position, value in zip(
                 out.sample.tolist(), out.position.tolist(), out.log_probs.tolist(), strict=True
@@ -309,13 +320,16 @@ class Policy:
         width = max(len(row.ids) for row in rows)
         # Padding stands on the right, where causal attention cannot look at it.
         ids = torch.tensor([[*row.ids, *[self._filler] * (width - len(row.ids))] for row in rows], device=self.device)
-        hidden = self._run(ids, attention_mask=torch.ones_like(ids))
-        entries = [
-            (r, place - 1, row.ids[place], span.sample, place - span.start)
-            for r, row in enumerate(rows)
-            for span in row.spans
-            for place in range(span.start, span.stop)
-        ]
+        hidden = self._run(ids, **self._sight(rows, width))
+        entries = []
+        for r, row in enumerate(rows):
+            # A branch follows the trunk and not what stands before it in the row.
+            follows = {branch.start: branch.after - 1 for branch in row.branches}
+            entries += [
+                (r, follows.get(place, place - 1), row.ids[place], span.sample, place - span.start)
+                for span in row.spans
+                for place in range(span.start, span.stop)
+            ]
         row_index, before, target, sample, position = torch.tensor(entries, device=self.device).unbind(1)
         logits = self._to_logits(hidden[row_index, before]).float() / temperature
         scores = torch.log_softmax(logits, dim=-1)
@@ -323,9 +337,35 @@ class Policy:
             entropies = -(scores.exp() * scores).sum(-1)
         return RowLogProbs(scores.gather(1, target[:, None])[:, 0], entropies, sample, position)
 
-    @property
-    def _filler(self) -> int:
-        return int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
+    def _sight(self, rows: Sequence[Row], width: int) -> dict[str, Tensor]:
+        """Which tokens each token sees, and where it stands in its own sequence, as arguments of the model."""
+        if not any(row.branches for row in rows):
+            return {"attention_mask": torch.ones(len(rows), width, dtype=torch.long, device=self.device)}
+        seen = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(rows), 1, 1)
+        positions = torch.arange(width).repeat(len(rows), 1)
+        for r, row in enumerate(rows):
+            for branch in row.branches:
+                seen[r, branch.start : branch.stop, branch.after : branch.start] = False
+                positions[r, branch.start : branch.stop] -= branch.start - branch.after
+            # Padding sees itself alone; its position must only be a valid one.
+            positions[r, len(row.ids) :] = 0
+        return {"attention_mask": self._added(seen[:, None].to(self.device)), "position_ids": positions.to(self.device)}
+
+    def _added(self, seen: Tensor) -> Tensor:
+        """A mask as numbers to add to attention scores; every attention takes it, and on CPU it is the fastest form."""
+        mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=seen.device)
+        return mask.masked_fill_(~seen, torch.finfo(self.model.dtype).min)
+
+    def _first_logits(self, cache: PrefixCache, prompts: Sequence[Sequence[int]]) -> Tensor | None:
+        """Run equal prompts once, as a group's rollouts begin with them; None if all differ."""
+        places: dict[tuple[int, ...], int] = {}
+        index = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
+        if len(places) == len(prompts):
+            return None
+        once = RaggedCache(len(places))
+        logits = self._next_logits(once, list(places), [0] * len(places))
+        cache.store = once.select(index)
+        return logits[index]
 
     def _next_logits(self, store: RaggedCache, fresh: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
         """Run each row's `fresh` tokens after its first `lengths` ones; logits ``[rows, vocabulary]`` at the end."""
@@ -335,10 +375,7 @@ class Policy:
         starts = torch.tensor(list(lengths), device=self.device)
         # What padding writes stands behind the row's end, where nothing looks before real tokens replace it.
         positions = (starts[:, None] + torch.arange(width, device=self.device)).clamp(max=self.context - 1)
-        mask = store.expect(positions)
-        if self.model.config._attn_implementation != "sdpa":  # others add the mask to the scores
-            dtype = self.model.dtype
-            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        mask = self._added(store.expect(positions))
         hidden = self._run(ids, attention_mask=mask, position_ids=positions, past_key_values=store, use_cache=True)
         return self._to_logits(hidden[torch.arange(len(fresh), device=self.device), (counts - 1).clamp(min=0)])
 
@@ -377,6 +414,21 @@ def _head_apart(model: PreTrainedModel) -> bool:
         except (AttributeError, TypeError):
             return False
     return bool(torch.equal(whole, apart))
+
+
+def _even_length(model: PreTrainedModel) -> float:
+    """Length of a sequence at which attending to all of it costs a token as much as everything else (`packing.share`).
+
+    A weight costs 2 operations a token, and a score in one layer 4 for each number of a query: two for the score, two
+    for the sum of values.
+    """
+    config = model.config
+    head = model.get_output_embeddings()  # is run for reply tokens only
+    left_out = [module for module in model.modules() if isinstance(module, torch.nn.Embedding) or module is head]
+    ids = {id(module.weight) for module in left_out}
+    weights = sum(p.numel() for p in model.parameters() if id(p) not in ids)
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * weights / (4 * config.num_hidden_layers * config.num_attention_heads * head_size)
 
 
 def _draw(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opid_agents.learning.advantages import opid_advantage, outcome_advantage, skill_shift
+from opid_agents.learning.advantages import opid_advantage, outcome_advantage, rloo_advantage, skill_shift
 
 NAN = math.nan
 
@@ -93,6 +93,30 @@ class TestOutcome:
         assert a.dtype == torch.float32
         torch.testing.assert_close(a[0, 0], torch.tensor(2 / 3))
 
+    def test_over_trajectories_each_counts_once_by_its_first_sample(self):
+        """Three steps of a success, the first one invalid, and one of a failure: scores 0.9 and 0, mean 0.45."""
+        a = outcome_advantage(rewards(0.9, 1, 1, 0), ones(4), ["g"] * 4, [7, 7, 7, 8], mode="mean_norm")
+        torch.testing.assert_close(a[:, 0], torch.tensor([0.45, 0.55, 0.55, -0.45]))
+
+    def test_trajectory_ids_may_repeat_in_other_tasks(self):
+        a = outcome_advantage(rewards(1, 0, 4, 2), ones(4), ["g", "g", "h", "h"], [0, 1, 0, 1], mode="mean_norm")
+        torch.testing.assert_close(a[:, 0], torch.tensor([0.5, -0.5, 1.0, -1.0]))
+
+
+class TestRloo:
+    def test_the_baseline_is_the_mean_of_the_other_trajectories(self):
+        # Trajectories score 1 (two steps), 0 and 0.5: 1 - 0.25, 0 - 0.75, 0.5 - 0.5.
+        a = rloo_advantage(rewards(1, 1, 0, 0.5), ones(4), ["g"] * 4, [0, 0, 1, 2])
+        torch.testing.assert_close(a[:, 0], torch.tensor([0.75, 0.75, -0.75, 0.0]))
+
+    def test_or_of_the_other_step_samples(self):
+        a = rloo_advantage(rewards(1, 1, 0), ones(3), ["g"] * 3)
+        torch.testing.assert_close(a[:, 0], torch.tensor([0.5, 0.5, -1.0]))
+
+    def test_a_group_of_one_has_its_score(self):
+        a = rloo_advantage(rewards(3, 3, 1), ones(3), ["g", "g", "h"], [0, 0, 0])
+        torch.testing.assert_close(a[:, 0], torch.tensor([3.0, 3.0, 1.0]))
+
 
 class TestShift:
     OLD = torch.tensor([[-1.0, -2.0], [-3.0, -1.0], [-0.5, -0.5]])
@@ -109,6 +133,13 @@ class TestShift:
         shift = skill_shift(self.TEACHER, self.OLD, mask, torch.tensor([1, 1, 0]), normalize=True)
         std = math.sqrt(19 / 18) + 1e-6
         expected = torch.tensor([[(0.5 - 2 / 3) / std, (-0.5 - 2 / 3) / std], [(2 - 2 / 3) / std, 0.0], [0.0, 0.0]])
+        torch.testing.assert_close(shift, expected)
+
+    def test_centred_only_the_mean_goes(self):
+        # Values 0.5, -0.5, 2.0: mean 2/3.
+        mask = torch.tensor([[1, 1], [1, 0], [1, 1]])
+        shift = skill_shift(self.TEACHER, self.OLD, mask, torch.tensor([1, 1, 0]), center=True)
+        expected = torch.tensor([[0.5 - 2 / 3, -0.5 - 2 / 3], [2 - 2 / 3, 0.0], [0.0, 0.0]])
         torch.testing.assert_close(shift, expected)
 
     def test_without_spread_only_the_mean_goes(self):

@@ -342,13 +342,13 @@ class TestOnRealGames:
     def test_extraction_is_deterministic_and_the_order_of_a_group_does_not_matter(self, groups):
         extractor = RuleExtractor()
         for group in groups:
-            found = extractor.extract_all([group])[0]
+            found = extractor.extract_all([group]).skills[0]
             assert found == [extractor.extract(trajectory, group) for trajectory in group]
-            assert found[::-1] == extractor.extract_all([group[::-1]])[0]
+            assert found[::-1] == extractor.extract_all([group[::-1]]).skills[0]
 
     def test_every_step_skill_is_possible_and_differs_only_on_purpose(self, groups):
         extractor = RuleExtractor(max_step_skills=3)
-        for group, found in zip(groups, extractor.extract_all(groups), strict=True):
+        for group, found in zip(groups, extractor.extract_all(groups).skills, strict=True):
             for trajectory, skills in zip(group, found, strict=True):
                 assert skills.episode_skill
                 assert len(skills.step_skills) <= 3

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from opid_agents.kv_cache import PrefixCache
-from opid_agents.packing import batches, pack
+from opid_agents.packing import batches, pack, share
 from opid_agents.policy import Policy
 
 from tests.agents.models import random_prompts, tiny_gpt2, tiny_llama
@@ -217,3 +217,85 @@ def test_nothing_to_sample_and_nothing_to_score():
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no model in .*nothing"):
         Policy.load(tmp_path / "nothing")
+
+
+def passes(policy, monkeypatch):
+    """The token matrices that the model is run on from now on."""
+    seen, run = [], Policy._run
+
+    def counted(self, ids, **inputs):
+        seen.append(tuple(ids.shape))
+        return run(self, ids, **inputs)
+
+    monkeypatch.setattr(Policy, "_run", counted)
+    return seen
+
+
+def test_skills_late_in_prompts_reuse_what_stands_before_them(policy, monkeypatch):
+    # One episode of four steps, and at three of them another ending.
+    turns = random_prompts(policy, [30, 20, 20, 20])
+    prompts = [[token for turn in turns[: n + 1] for token in turn] for n in range(4)]
+    skilled = [[*prompts[n], *random_prompts(policy, [6], seed=n)[0]] for n in (0, 1, 2)]
+    replies = [[5, 6, 7]] * 3
+    seen = passes(policy, monkeypatch)
+    scores = policy.score(skilled, replies)
+    assert [rows * width for rows, width in seen] == [70 + 3 * (6 + 3)]
+    for prompt, reply, scored in zip(skilled, replies, scores, strict=True):
+        assert scored == pytest.approx(reference(policy, prompt, reply).tolist(), abs=1e-4)
+
+
+def test_equal_prompts_are_run_once_when_sampling(policy, monkeypatch):
+    prompt, other = random_prompts(policy, [30, 22])
+    seen = passes(policy, monkeypatch)
+    samples = policy.sample([prompt, other, prompt, prompt], max_new_tokens=4, generator=generator(), stop=frozenset())
+    assert seen[0] == (2, 30)
+    for ids, reply, found in zip([prompt, other, prompt, prompt], samples.reply_ids, samples.log_probs, strict=True):
+        assert found == pytest.approx(reference(policy, ids, reply).tolist(), abs=1e-4)
+
+
+tokens = st.lists(st.integers(2, 4), min_size=1, max_size=12)
+
+
+@given(st.lists(st.tuples(tokens, st.lists(st.integers(2, 4), max_size=4)), min_size=1, max_size=12))
+def test_sharing_keeps_every_score_whatever_the_sequences(samples):
+    policy = POLICIES["llama"]
+    prompts, replies = [prompt for prompt, _ in samples], [reply for _, reply in samples]
+    rows = share(pack(prompts, replies), even=1e9)  # wherever it is possible at all
+    found = {}
+    with torch.no_grad():
+        for batch in batches(rows, 64):
+            out = policy.log_probs(batch)
+            found |= {
+                (sample, position): value
+                for sample, position, value in zip(
+                    out.sample.tolist(), out.position.tolist(), out.log_probs.tolist(), strict=True
+                )
+            }
+    assert len(found) == sum(map(len, replies))
+    for i, (prompt, reply) in enumerate(samples):
+        if reply:
+            expected = reference(policy, prompt, reply).tolist()
+            assert [found[i, n] for n in range(len(reply))] == pytest.approx(expected, abs=1e-4)
+
+
+def test_sharing_happens_where_it_pays_only():
+    long, short = list(range(2, 302)), list(range(2, 22))
+    siblings = pack([long] * 4, [[n] for n in range(400, 404)])
+    assert len(share(siblings, even=300)) == 1
+    # Little in common, and attention that is most of the cost: a mask over both would cost more than it saves.
+    strangers = pack([short + [n] * 200 for n in range(400, 404)], [[5]] * 4)
+    assert len(share(strangers, even=50)) == 4
+
+
+def test_shared_rows_carry_the_gradient_of_separate_ones(policy):
+    prompt = random_prompts(policy, [40])[0]
+    prompts, replies = [prompt, prompt, [*prompt, 9, 9]], [[5, 6], [7], [8, 9, 10]]
+    gradients = []
+    for rows in (pack(prompts, replies), share(pack(prompts, replies), even=1e9)):
+        policy.model.zero_grad()
+        policy.log_probs(rows).log_probs.sum().backward()
+        gradients.append([p.grad.clone() for p in policy.model.parameters()])
+    assert len(rows) == 1
+    for separate, shared in zip(*gradients, strict=True):
+        torch.testing.assert_close(shared, separate, atol=1e-3, rtol=1e-3)
+    policy.model.zero_grad()

@@ -8,11 +8,14 @@ import time
 
 import pytest
 import torch
+from opid_agents.learning.analysis import load_for_test, wanted_in
+from opid_agents.learning.learner import LEARNERS
 from opid_agents.learning.train import TrainingDiverged, evaluate_policy, train
 from opid_agents.learning.warm import make_start
 from opid_agents.policy import Policy
+from opid_agents.skills.library import LibrarySkill, append
 
-from opid_gym.trajectory import read_jsonl
+from opid_gym.trajectory import Step, Trajectory, read_jsonl
 from tests.agents.models import tiny_recipe
 
 # Groups without variance are trained too, so that a policy that never succeeds still exercises every stage.
@@ -105,6 +108,64 @@ def test_a_run_folder_tells_the_whole_story(run):
     skills = [json.loads(line) for line in (run / "skills.jsonl").open()]
     assert all(trajectories[s["trajectory"]].metadata["iteration"] == s["iteration"] for s in skills)
     assert "3 iterations, 36 episodes" in (run / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_every_learner_runs_on_the_same_loop(name, start, tmp_path):
+    learner = LEARNERS[name]
+    recipe = tiny_recipe(
+        f"learner={name}",
+        "iterations=1",
+        "train_uniform_groups=true",
+        "skills.episode_weight=0.1",
+        "skills.step_weight=0.1",
+    )
+    train(recipe, tmp_path / "run", policy=Policy.load(start))
+    # This policy never wins and all its actions are invalid: only teachers have anything to say.
+    speaks = learner.advantage is not None and learner.teacher != "none" and name != "rlsd"
+    assert changed(Policy.load(tmp_path / "run" / "model"), Policy.load(start)) == speaks
+    if name == "vanilla":
+        assert not (tmp_path / "run" / "metrics.jsonl").exists()
+        return
+    (line,) = metrics_of(tmp_path / "run")
+    assert (line["skills/trajectories"] > 0) == learner.needs_skills
+    if learner.advantage is not None:
+        assert (line["opid/routed/any"] > 0) == (learner.teacher != "none")
+        assert (line["opid/rescored_tokens"] > 0) == (learner.teacher == "scores")
+        assert line["opid/occupancy"] == (1.0 if learner.teacher != "none" else None)
+        assert ("train/distillation" in line) == learner.distills
+
+
+def test_a_library_is_played_with_and_kept(start, tmp_path):
+    kind = "pick_and_place_simple"
+    skills = [LibrarySkill(0, kind, "put a mug on a shelf", "go to shelf, look")]
+    (tmp_path / "run").mkdir()
+    append(tmp_path / "run" / "library.jsonl", skills)
+    train(tiny_recipe("learner=skill_grpo", "iterations=1"), tmp_path / "run", policy=Policy.load(start))
+    heard = {
+        (trajectory.task_type == kind, "plan: go to shelf, look\n" in step.prompt)
+        for trajectory in read_jsonl(tmp_path / "run" / "trajectories.jsonl")
+        for step in trajectory.steps
+    }
+    assert heard == {(True, True), (False, False)}
+    kept = load_for_test(tiny_recipe("learner=skill_grpo", "skills.library_at_test=true"), tmp_path / "run")
+    assert kept.look_up("put a mug on a shelf", kind) == "go to shelf, look"
+    assert load_for_test(tiny_recipe("learner=skill_grpo"), tmp_path / "run") is None
+    assert load_for_test(tiny_recipe("learner=opid"), tmp_path / "run") is None
+
+
+def test_skills_follow_their_schedule(start, tmp_path):
+    recipe = tiny_recipe("skills.teacher_from=2", "skills.teacher_until=2", "train_uniform_groups=true")
+    train(recipe, tmp_path / "run", policy=Policy.load(start))
+    assert [line["skills/trajectories"] > 0 for line in metrics_of(tmp_path / "run")] == [False, True, False]
+
+
+def test_only_failures_get_skills_from_some_iteration_on():
+    recipe = tiny_recipe("skills.failed_only=true", "skills.failed_only_from=2", "skills.success_threshold=0.5")
+    won, lost = Trajectory("t", "k", "x", success=True), Trajectory("t", "k", "x")
+    won.steps = [Step("o", "a", 1.0, "o")]
+    assert [wanted_in(recipe, 1)(t) for t in (won, lost)] == [True, True]
+    assert [wanted_in(recipe, 2)(t) for t in (won, lost)] == [False, True]
 
 
 def test_grpo_is_the_same_rollouts_without_skills(start, tmp_path):

@@ -2,12 +2,13 @@
 
 Pure functions of tensors. A row is one *step sample* (the prompt of one step and the response to it), a
 column one response token; B samples, L tokens. `outcome_advantage` is GRPO's group-relative advantage,
-`skill_shift` is what a skill changes in the log-probability of the tokens that were sampled, `opid_advantage`
-adds the two as OPID does.
+`rloo_advantage` the leave-one-out one, `skill_shift` is what a skill changes in the log-probability of the tokens
+that were sampled, `opid_advantage` adds outcome and shifts as OPID does. `opid_agents.learning.gigpo` and
+`opid_agents.learning.distillation` have the others.
 
 Nothing here carries gradients: advantages are constants of the loss.
 
-Sources: OPID (arXiv 2606.26790), GRPO (DeepSeekMath, arXiv 2402.03300).
+Sources: OPID (arXiv 2606.26790), GRPO (DeepSeekMath, arXiv 2402.03300), RLOO (arXiv 2402.14740).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from opid_agents.learning.shapes import group_index, require_matrix, sample_mask
@@ -31,15 +32,15 @@ EPSILON = 1e-6
 class Advantage:
     """Advantages and what they are made of.
 
-    ``advantages = outcome + episode_weight * episode_shift + step_weight * step_shift``, all of shape ``[B,
-    L]`` and 0 outside the response.
+    ``advantages = outcome + episode_weight * episode_shift + step_weight * step_shift + extra``, all of shape
+    ``[B, L]`` and 0 outside the response.
 
     Attributes:
         advantages: what the loss uses.
         outcome: the outcome term A_ep.
         episode_shift, step_shift: Delta of the episode and of the step skill, *before* weighting; 0 where no
             skill is routed.
-        episode_weight, step_weight: the weights that were used.
+        episode_weight, step_weight: the weights that were used; 0 where the shifts do not enter as a sum.
         metrics: figures to log.
     """
 
@@ -51,12 +52,23 @@ class Advantage:
     step_weight: float
     metrics: dict[str, float]
 
+    @property
+    def skill_term(self) -> Float[Tensor, "batch tokens"]:
+        """The weighted shifts."""
+        return self.episode_weight * self.episode_shift + self.step_weight * self.step_shift
+
+    @property
+    def extra(self) -> Float[Tensor, "batch tokens"]:
+        """What a learner adds besides outcome and weighted shifts: GiGPO's state term, RLSD's re-weighting."""
+        return self.advantages - self.outcome - self.skill_term
+
 
 @torch.no_grad()
 def outcome_advantage(
     token_level_rewards: Float[Tensor, "batch tokens"],
     response_mask: Shaped[Tensor, "batch tokens"],
     task_ids: Any,
+    trajectory_ids: Any = None,
     *,
     mode: Mode = "mean_std_norm",
     epsilon: float = EPSILON,
@@ -79,6 +91,8 @@ def outcome_advantage(
         token_level_rewards: rewards by token; where in the row they stand does not matter.
         response_mask: bool or numbers, not 0 on response tokens.
         task_ids: the group of each sample, B ids; see `opid_agents.learning.shapes.group_index`.
+        trajectory_ids: None, or B ids: mean and standard deviation then run over trajectories, each
+            counting once, by its first sample.
         mode: ``mean_std_norm`` or ``mean_norm``.
         epsilon: added to the standard deviation.
 
@@ -86,28 +100,47 @@ def outcome_advantage(
         ``[B, L]``, float32 (float64 if the rewards are).
 
     Raises:
-        ValueError: a wrong shape, number of task ids, or mode.
+        ValueError: a wrong shape, number of ids, or mode.
     """
-    require_matrix("token_level_rewards", token_level_rewards)
-    require_matrix("response_mask", response_mask, token_level_rewards.shape)
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; allowed: {list(MODES)}")
-    group = group_index(task_ids, token_level_rewards.shape[0])
-    # In float64 equal scores have a mean equal to them, exactly: a group without variance gets 0 and not
-    # rounding noise over epsilon.
-    scores = token_level_rewards.sum(-1).to("cpu", torch.float64)
-    groups = int(group.max()) + 1 if len(group) else 0
-    count = torch.zeros(groups, dtype=torch.float64).index_add(0, group, torch.ones_like(scores))
-    mean = torch.zeros_like(count).index_add(0, group, scores) / count
-    mean[count == 1] = 0.0
+    require_mode(mode)
+    scores, group, counted = _scores(token_level_rewards, response_mask, task_ids, trajectory_ids)
+    statistics = group_statistics(scores, group, counted)
+    single = statistics.count == 1
+    mean, std = statistics.mean.masked_fill(single, 0.0), statistics.std.masked_fill(single, 1.0)
     advantage = scores - mean[group]
     if mode == "mean_std_norm":
-        squares = torch.zeros_like(count).index_add(0, group, advantage.square())
-        std = (squares / (count - 1)).sqrt()
-        std[count == 1] = 1.0
         advantage = advantage / (std[group] + epsilon)
-    advantage = advantage.to(token_level_rewards.device, _working_dtype(token_level_rewards))
-    return torch.where(response_mask != 0, advantage[:, None], 0.0)
+    return spread(advantage, response_mask, token_level_rewards)
+
+
+@torch.no_grad()
+def rloo_advantage(
+    token_level_rewards: Float[Tensor, "batch tokens"],
+    response_mask: Shaped[Tensor, "batch tokens"],
+    task_ids: Any,
+    trajectory_ids: Any = None,
+) -> Float[Tensor, "batch tokens"]:
+    """The score less the mean of the *other* members of the group (RLOO, arXiv 2402.14740).
+
+    With n members of mean score m, ``A_i = (S_i - m) n / (n - 1)``; a group of one has its score as advantage.
+
+    Args:
+        token_level_rewards, response_mask, task_ids: see `outcome_advantage`.
+        trajectory_ids: B ids; the members of a group are its trajectories, each counting once, by its first sample.
+            None: its members are its step samples.
+
+    Returns:
+        ``[B, L]``, as `outcome_advantage`.
+
+    Raises:
+        ValueError: a wrong shape or number of ids.
+    """
+    scores, group, counted = _scores(token_level_rewards, response_mask, task_ids, trajectory_ids)
+    statistics = group_statistics(scores, group, counted)
+    single = statistics.count == 1
+    mean = statistics.mean.masked_fill(single, 0.0)
+    factor = (statistics.count / (statistics.count - 1)).masked_fill(single, 1.0)
+    return spread((scores - mean[group]) * factor[group], response_mask, token_level_rewards)
 
 
 @torch.no_grad()
@@ -117,6 +150,7 @@ def skill_shift(
     response_mask: Shaped[Tensor, "batch tokens"],
     routed: Shaped[Tensor, " batch"],
     *,
+    center: bool = False,
     normalize: bool = False,
     clip: float | None = None,
     epsilon: float = EPSILON,
@@ -130,8 +164,10 @@ def skill_shift(
         old_log_probs: of the same tokens, under the prompt they were sampled from.
         response_mask: bool or numbers, not 0 on response tokens.
         routed: bool or numbers ``[B]``, not 0 where the sample has this skill.
-        normalize: subtract the mean over all routed response tokens and divide by their population standard
-            deviation (+ epsilon); where that is <= epsilon only the mean is subtracted.
+        center: subtract the mean over all routed response tokens. On the policy's own samples the mean of Delta
+            is -KL(old || teacher) <= 0, so that without this even successes are punished a little.
+        normalize: subtract that mean and divide by the population standard deviation (+ epsilon); where that is
+            <= epsilon only the mean is subtracted.
         clip: then limit to ``[-clip, clip]``; None: no limit.
         epsilon: see `normalize`.
 
@@ -151,11 +187,11 @@ def skill_shift(
     dtype = _working_dtype(old_log_probs, teacher_log_probs)
     # torch.where and not a product with the mask: 0 * NaN is NaN.
     shift = torch.where(used, teacher_log_probs.to(dtype) - old_log_probs.to(dtype), 0.0)
-    if normalize and bool(used.any()):
+    if (center or normalize) and bool(used.any()):
         values = shift[used]
         mean, std = values.mean(), values.std(correction=0)
         shift = torch.where(used, shift - mean, 0.0)
-        if float(std) > epsilon:
+        if normalize and float(std) > epsilon:
             shift = shift / (std + epsilon)
     return shift if clip is None else shift.clamp(-clip, clip)
 
@@ -171,9 +207,11 @@ def opid_advantage(
     episode_mask: Shaped[Tensor, " batch"] | None,
     step_mask: Shaped[Tensor, " batch"] | None,
     *,
+    trajectory_ids: Any = None,
     mode: Mode = "mean_std_norm",
     episode_weight: float = 0.001,
     step_weight: float = 0.001,
+    center: bool = False,
     normalize: bool = False,
     clip: float | None = None,
 ) -> Advantage:
@@ -181,18 +219,18 @@ def opid_advantage(
 
         A[i, l] = A_ep[i, l] + episode_weight * Delta_ep[i, l] + step_weight * Delta_step[i, l]
 
-    The two shifts are normalised and clipped each on its own. A sample with neither mask carries no skill
+    The two shifts are centred, normalised and clipped each on its own. A sample with neither mask carries no skill
     term; with critical-first routing no sample has both, in mode ``additive`` it may.
 
     Args:
-        token_level_rewards, response_mask, task_ids, mode: see `outcome_advantage`.
+        token_level_rewards, response_mask, task_ids, trajectory_ids, mode: see `outcome_advantage`.
         old_log_probs: of the sampled tokens under the prompt they were sampled from.
         episode_log_probs, step_log_probs: of the same tokens with the episode / the step skill in the prompt;
             see `skill_shift`. None is allowed where no sample is routed to that skill.
         episode_mask, step_mask: ``[B]``, which samples are scored with that skill; None: none.
         episode_weight, step_weight: finite. The reference's default is 0.001 for both. A term with weight 0
             is not computed.
-        normalize, clip: see `skill_shift`.
+        center, normalize, clip: see `skill_shift`.
 
     Returns:
         The advantages, their parts, and metrics: ``advantage/mean``, ``advantage/abs_mean`` and, for
@@ -202,7 +240,7 @@ def opid_advantage(
         ValueError: a wrong shape, mode, weight or clip, or samples routed to a skill whose log-probabilities
             are missing.
     """
-    outcome = outcome_advantage(token_level_rewards, response_mask, task_ids, mode=mode)
+    outcome = outcome_advantage(token_level_rewards, response_mask, task_ids, trajectory_ids, mode=mode)
     require_matrix("old_log_probs", old_log_probs, token_level_rewards.shape)
     _require_clip(clip)
     total = outcome.clone()
@@ -211,15 +249,104 @@ def opid_advantage(
         ("episode", episode_log_probs, episode_mask, episode_weight),
         ("step", step_log_probs, step_mask, step_weight),
     ):
-        shift = _one_shift(name, teacher, routed, weight, old_log_probs, response_mask, normalize, clip)
+        shift = _one_shift(name, teacher, routed, weight, old_log_probs, response_mask, center, normalize, clip)
         if weight != 0:
             total = total + weight * shift
         shifts.append(shift)
-    parts = {"outcome": outcome, "episode": episode_weight * shifts[0], "step": step_weight * shifts[1]}
+    return make_advantage(
+        total,
+        outcome,
+        response_mask,
+        episode_shift=shifts[0],
+        step_shift=shifts[1],
+        episode_weight=episode_weight,
+        step_weight=step_weight,
+    )
+
+
+def make_advantage(
+    advantages: Float[Tensor, "batch tokens"],
+    outcome: Float[Tensor, "batch tokens"],
+    response_mask: Shaped[Tensor, "batch tokens"],
+    *,
+    episode_shift: Float[Tensor, "batch tokens"] | None = None,
+    step_shift: Float[Tensor, "batch tokens"] | None = None,
+    episode_weight: float = 0.0,
+    step_weight: float = 0.0,
+) -> Advantage:
+    """The record of an advantage, with its metrics; a shift that is None is 0."""
+    none = torch.zeros_like(advantages)
+    episode_shift = none if episode_shift is None else episode_shift
+    step_shift = none if step_shift is None else step_shift
+    parts = {"outcome": outcome, "episode": episode_weight * episode_shift, "step": step_weight * step_shift}
     tokens = response_mask != 0
-    metrics = {"advantage/mean": _mean(total, tokens), "advantage/abs_mean": _mean(total.abs(), tokens)}
+    metrics = {"advantage/mean": _mean(advantages, tokens), "advantage/abs_mean": _mean(advantages.abs(), tokens)}
     metrics |= {f"advantage/{name}_abs_mean": _mean(part.abs(), tokens) for name, part in parts.items()}
-    return Advantage(total, outcome, shifts[0], shifts[1], float(episode_weight), float(step_weight), metrics)
+    return Advantage(advantages, outcome, episode_shift, step_shift, float(episode_weight), float(step_weight), metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatistics:
+    """Of the scores of each group: how many, their mean, their unbiased standard deviation (NaN for one); ``[G]``."""
+
+    count: Float[Tensor, " groups"]
+    mean: Float[Tensor, " groups"]
+    std: Float[Tensor, " groups"]
+
+
+def group_statistics(
+    scores: Float[Tensor, " batch"], group: Int[Tensor, " batch"], counted: Bool[Tensor, " batch"] | None = None
+) -> GroupStatistics:
+    """Statistics by group, over the samples that are `counted` (None: all of them).
+
+    In float64, where equal scores have a mean equal to them, exactly: a group without variance gets an advantage of 0
+    and not rounding noise over epsilon.
+    """
+    scores = scores.double()
+    groups = int(group.max()) + 1 if len(group) else 0
+    if counted is not None:
+        scores, group = scores[counted], group[counted]
+    count = torch.zeros(groups, dtype=torch.float64).index_add(0, group, torch.ones_like(scores))
+    mean = torch.zeros_like(count).index_add(0, group, scores) / count
+    squares = torch.zeros_like(count).index_add(0, group, (scores - mean[group]).square())
+    return GroupStatistics(count, mean, (squares / (count - 1)).sqrt())
+
+
+def spread(
+    values: Float[Tensor, " batch"], response_mask: Shaped[Tensor, "batch tokens"], like: Tensor
+) -> Float[Tensor, "batch tokens"]:
+    """One value a sample on each of its response tokens, 0 elsewhere; device and (at least float32) dtype of `like`."""
+    values = values.to(like.device, _working_dtype(like))
+    return torch.where(response_mask != 0, values[:, None], 0.0)
+
+
+def require_mode(mode: str) -> None:
+    """Check the name of a mode.
+
+    Raises:
+        ValueError: an unknown one.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; allowed: {list(MODES)}")
+
+
+def _scores(
+    token_level_rewards: Tensor, response_mask: Tensor, task_ids: Any, trajectory_ids: Any
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Score and group of each sample, and which ones count: all (None), or the first of each trajectory."""
+    require_matrix("token_level_rewards", token_level_rewards)
+    require_matrix("response_mask", response_mask, token_level_rewards.shape)
+    batch = token_level_rewards.shape[0]
+    scores = token_level_rewards.sum(-1).to("cpu", torch.float64)
+    group = group_index(task_ids, batch)
+    if trajectory_ids is None:
+        return scores, group, None
+    trajectory = group_index(trajectory_ids, batch, "trajectory_ids")
+    # Pairs, because ids may be unique within their task only.
+    pair = group_index(list(zip(group.tolist(), trajectory.tolist(), strict=True)), batch)
+    first = torch.ones(batch, dtype=torch.bool)
+    first[1:] = pair[1:] > pair.cummax(0).values[:-1]
+    return scores, group, first
 
 
 def _one_shift(
@@ -229,6 +356,7 @@ def _one_shift(
     weight: float,
     old_log_probs: Tensor,
     response_mask: Tensor,
+    center: bool,
     normalize: bool,
     clip: float | None,
 ) -> Tensor:
@@ -247,7 +375,7 @@ def _one_shift(
         )
     if teacher is None or weight == 0:
         return torch.zeros_like(old_log_probs, dtype=_working_dtype(old_log_probs))
-    return skill_shift(teacher, old_log_probs, response_mask, rows, normalize=normalize, clip=clip)
+    return skill_shift(teacher, old_log_probs, response_mask, rows, center=center, normalize=normalize, clip=clip)
 
 
 def _require_clip(clip: float | None) -> None:

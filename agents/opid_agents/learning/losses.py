@@ -10,6 +10,7 @@ Sources: PPO (arXiv 1707.06347), dual clip (arXiv 1912.09729), the KL estimators
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -38,6 +39,8 @@ class LossSettings:
         kl_weight: beta of ``beta * KL(pi || pi_ref)``; 0 needs no reference.
         kl_estimator: ``k1``, ``k2`` or ``k3``.
         entropy_weight: subtracts ``entropy_weight * entropy`` (needs entropies).
+        distill_weight: lambda of the learners that add a distillation term to the loss.
+        gate_sharpness: of SDAR's gate.
     """
 
     clip_low: float = 0.2
@@ -46,6 +49,8 @@ class LossSettings:
     kl_weight: float = 0.0
     kl_estimator: KlEstimator = "k3"
     entropy_weight: float = 0.0
+    distill_weight: float = 0.01
+    gate_sharpness: float = 5.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.clip_low < 1:
@@ -54,7 +59,7 @@ class LossSettings:
             raise ValueError(f"clip_high must be >= 0, got {self.clip_high}")
         if self.dual_clip is not None and not self.dual_clip > 1:
             raise ValueError(f"dual_clip must be > 1 or None, got {self.dual_clip}")
-        for name in ("kl_weight", "entropy_weight"):
+        for name in ("kl_weight", "entropy_weight", "distill_weight", "gate_sharpness"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be a finite number, got {getattr(self, name)}")
         if self.kl_estimator not in KL_ESTIMATORS:
@@ -74,6 +79,9 @@ class LossInputs:
         ref_log_probs: ``[B, L]`` under the reference policy; needed if ``settings.kl_weight`` is not 0.
         entropies: ``[B, L]`` of the policy's distribution at each token; needed if
             ``settings.entropy_weight`` is not 0.
+        teacher_log_probs: ``[B, L]`` under the frozen policy with the skill in the prompt; for learners that add a
+            distillation term.
+        teacher_mask: ``[B, L]``, not 0 on the response tokens that have a teacher.
         sample_weights: ``[B]``, how often each row counts: a row of weight 2 equals the same row twice. None:
             1 each.
         total_weight: divisor of the token mean. None: this batch's own sum of weights over its tokens.
@@ -88,6 +96,8 @@ class LossInputs:
     response_mask: Shaped[Tensor, "batch tokens"]
     ref_log_probs: Float[Tensor, "batch tokens"] | None = None
     entropies: Float[Tensor, "batch tokens"] | None = None
+    teacher_log_probs: Float[Tensor, "batch tokens"] | None = None
+    teacher_mask: Shaped[Tensor, "batch tokens"] | None = None
     sample_weights: Shaped[Tensor, " batch"] | None = None
     total_weight: float | None = None
     settings: LossSettings = field(default_factory=LossSettings)
@@ -158,6 +168,34 @@ def policy_loss(inputs: LossInputs) -> LossOutput:
         loss,
         {"loss": float(loss.detach())} | {name: float(value.detach()) for name, value in metrics.items()},
     )
+
+
+def distillation_loss(
+    inputs: LossInputs, term: Callable[[LossInputs, Tensor, Tensor], Float[Tensor, "batch tokens"]]
+) -> LossOutput:
+    """`policy_loss` plus ``distill_weight`` times the token mean of a distillation term.
+
+    Args:
+        inputs: without teacher log-probabilities the term is 0.
+        term: from the inputs, the teacher's log-probabilities and the mask of the response tokens that have a teacher
+            to ``[B, L]``, 0 elsewhere. The mean runs over *all* response tokens.
+
+    Returns:
+        The loss and the metrics of `policy_loss`, and ``distillation``.
+
+    Raises:
+        ValueError: a wrong shape, or something the settings need is missing.
+    """
+    base = policy_loss(inputs)
+    if inputs.teacher_log_probs is None or inputs.teacher_mask is None:
+        return LossOutput(base.loss, base.metrics | {"distillation": 0.0})
+    require_matrix("teacher_log_probs", inputs.teacher_log_probs, inputs.log_probs.shape)
+    require_matrix("teacher_mask", inputs.teacher_mask, inputs.log_probs.shape)
+    tokens = inputs.response_mask != 0
+    values = term(inputs, inputs.teacher_log_probs, tokens & (inputs.teacher_mask != 0))
+    mean = weighted_mean(values, token_weights(tokens, inputs.sample_weights, inputs.log_probs), inputs.total_weight)
+    loss = base.loss + inputs.settings.distill_weight * mean
+    return LossOutput(loss, base.metrics | {"loss": float(loss.detach()), "distillation": float(mean.detach())})
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from opid_agents.learning.samples import view_at
 from opid_agents.lm import LMSettings, fit_prompt
 from opid_agents.packing import Row, batches, pack
 from opid_agents.policy import Policy
-from opid_agents.skills.extract import Extractor, RuleExtractor
+from opid_agents.skills.extract import RuleExtractor
 from opid_gym.actions import parse_action
 from opid_gym.agent import Decision
 from opid_gym.prompting import PromptView
@@ -142,7 +142,7 @@ class WarmStartData:
         settings: LMSettings,
         demonstrations: Sequence[Trajectory],
         mix: HintMix,
-        extractor: Extractor | None = None,
+        extractor: RuleExtractor | None = None,
     ) -> None:
         self._policy = policy
         self._settings = settings

@@ -6,7 +6,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def library(self) -> Path:
+        """See `opid_agents.skills.library`."""
+        return self.path / "library.jsonl"
+
+    @property
     def model(self) -> Path:
         """The result."""
         return self.path / "model"
@@ -75,7 +80,7 @@ class RunFolder:
 
     def forget_after(self, progress: Progress) -> None:
         """Drop lines of iterations after the checkpoint, and a line that a sudden end left unfinished."""
-        for name in ("metrics.jsonl", "trajectories.jsonl", "skills.jsonl"):
+        for name in ("metrics.jsonl", "trajectories.jsonl", "skills.jsonl", "library.jsonl"):
             file = self.path / name
             if not file.is_file():
                 continue
@@ -96,6 +101,16 @@ class RunFolder:
         """Append one line."""
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics, allow_nan=False) + "\n")
+
+    def spent(self) -> dict[str, float]:
+        """What the analysis has cost so far, summed over the iterations: the metrics ``analysis/*``."""
+        file = self.path / "metrics.jsonl"
+        sums: dict[str, float] = {}
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+            for key, value in json.loads(line).items():
+                if key.startswith("analysis/"):
+                    sums[key.removeprefix("analysis/")] = sums.get(key.removeprefix("analysis/"), 0.0) + value
+        return sums
 
     def room(self, progress: Progress) -> int:
         """How many more trajectories will be written."""
@@ -119,7 +134,7 @@ class RunFolder:
             for number, (trajectory, skill) in enumerate(chosen):
                 trajectory.metadata["iteration"] = iteration
                 steps = [_lean(step, credit.get((number, s), {})) for s, step in enumerate(trajectory.steps)]
-                line = json.dumps({**asdict(trajectory), "steps": steps})
+                line = json.dumps({**_shallow(trajectory), "steps": steps})
                 trajectory_file.write(line.encode() + b"\n")
                 if skill is not None:
                     record = {"iteration": iteration, "trajectory": progress.written + number, **asdict(skill)}
@@ -131,6 +146,7 @@ def describe_iteration(
     progress: Progress,
     trajectories: Sequence[Trajectory],
     skills: Sequence[Skills | None],
+    analysis: Mapping[str, float],
     trained_groups: int,
     result: UpdateResult,
     figures: Mapping[str, Any],
@@ -154,6 +170,7 @@ def describe_iteration(
         "valid_actions": _mean([step.valid for step in steps]),
         "groups/mixed": _mean([len(set(outcomes)) > 1 for outcomes in by_group.values()]),
         "groups/trained": trained_groups,
+        **{f"analysis/{name}": value for name, value in analysis.items()},
         "skills/trajectories": len(found),
         "skills/steps": sum(len(skill.step_skills) for skill in found),
         "updates": result.updates,
@@ -181,8 +198,13 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _shallow(record: Step | Trajectory) -> dict[str, Any]:
+    """As `asdict`, but without its deep copies, which would cost a quarter of a small model's iteration."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
 def _lean(step: Step, credit: Mapping[str, Any]) -> dict[str, Any]:
-    record = asdict(step)
+    record = _shallow(step)
     record["data"] = {**{key: value for key, value in record["data"].items() if key not in _TOKENS}, **credit}
     return record
 

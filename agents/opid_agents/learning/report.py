@@ -27,7 +27,8 @@ _SHOWN = (
 
 def write_report(folder: Path, recipe: Recipe) -> Path:
     """Write ``report.md`` (and ``learning_curve.svg``) from the run's own ``metrics.jsonl``."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if recipe.iterations else []
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     rows: list[Mapping[str, Any]] = [json.loads(line) for line in lines]
     parts = [f"# Run `{recipe.name}`: {recipe.learner}, seed {recipe.seed}\n"]
     if rows:

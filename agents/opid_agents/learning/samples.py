@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from opid_agents.skills.contrast import discounted_returns
+from opid_agents.skills.reading import state_names
 from opid_gym.prompting import PromptView
 from opid_gym.trajectory import Trajectory
 
@@ -23,6 +25,8 @@ class StepSample:
         log_probs: of the reply tokens, under the policy and temperature they were sampled with.
         score: outcome of the trajectory, less the penalty if this step's action was invalid.
         success: the trajectory solved its task.
+        step_return: discounted return from this step on, less this step's penalty.
+        anchor: the name of the state the step was taken in.
     """
 
     trajectory: int
@@ -33,10 +37,16 @@ class StepSample:
     log_probs: Sequence[float]
     score: float
     success: bool
+    step_return: float = 0.0
+    anchor: str = ""
 
 
 def step_samples(
-    trajectories: Sequence[Trajectory], *, reward_scale: float = 1.0, invalid_penalty: float = 0.1
+    trajectories: Sequence[Trajectory],
+    *,
+    reward_scale: float = 1.0,
+    invalid_penalty: float = 0.1,
+    gamma: float = 0.95,
 ) -> list[StepSample]:
     """Every step of every trajectory as a sample.
 
@@ -47,12 +57,14 @@ def step_samples(
         trajectories: recorded by an `opid_agents.lm.LMAgent` with ``record_tokens=True``.
         reward_scale: factor on the return.
         invalid_penalty: what an invalid action costs its own step.
+        gamma: discount of `StepSample.step_return`.
 
     Raises:
         ValueError: a step was recorded without its tokens.
     """
     samples = []
     for t, trajectory in enumerate(trajectories):
+        returns, anchors = discounted_returns(trajectory, gamma), state_names(trajectory)
         for s, step in enumerate(trajectory.steps):
             missing = sorted({"prompt_ids", "reply_ids", "log_probs"} - set(step.data))
             if missing:
@@ -70,6 +82,8 @@ def step_samples(
                     log_probs=step.data["log_probs"],
                     score=reward_scale * trajectory.episode_return - penalty,
                     success=trajectory.success,
+                    step_return=reward_scale * returns[s] - penalty,
+                    anchor=anchors[s],
                 )
             )
     return samples

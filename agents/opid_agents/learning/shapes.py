@@ -47,13 +47,14 @@ def sample_mask(name: str, values: Any, batch: int, device: torch.device) -> Boo
     return require_column(name, values, batch, device) != 0
 
 
-def group_index(task_ids: Any, batch: int) -> Int[Tensor, " batch"]:
+def group_index(task_ids: Any, batch: int, name: str = "task_ids") -> Int[Tensor, " batch"]:
     """Number the groups in order of first appearance.
 
     Args:
         task_ids: one id a sample: a list or tuple of str, int or anything hashable, a NumPy array (also of
             dtype object) or a tensor. Equal ids are one group.
         batch: how many there must be.
+        name: what they are called in errors.
 
     Returns:
         The group of each sample, numbers from 0, on the CPU.
@@ -65,16 +66,16 @@ def group_index(task_ids: Any, batch: int) -> Int[Tensor, " batch"]:
     tensor([0, 1, 0])
     """
     if isinstance(task_ids, (str, bytes)):
-        raise ValueError(f"task_ids must be one id a sample ({batch}), got the single text {task_ids!r}")
+        raise ValueError(f"{name} must be one id a sample ({batch}), got the single text {task_ids!r}")
     if isinstance(task_ids, (Tensor, np.ndarray)):
         if task_ids.ndim != 1:
-            raise ValueError(f"task_ids must have shape [batch] = [{batch}], got {list(task_ids.shape)}")
+            raise ValueError(f"{name} must have shape [batch] = [{batch}], got {list(task_ids.shape)}")
         task_ids = task_ids.tolist()
     ids = list(task_ids)
     if len(ids) != batch:
-        raise ValueError(f"task_ids must be one id a sample: expected {batch}, got {len(ids)}")
+        raise ValueError(f"{name} must be one id a sample: expected {batch}, got {len(ids)}")
     numbers: dict[Hashable, int] = {}
     try:
         return torch.tensor([numbers.setdefault(key, len(numbers)) for key in ids], dtype=torch.long)
     except TypeError as error:
-        raise ValueError(f"task_ids must be hashable (str, int, ...): {error}") from None
+        raise ValueError(f"{name} must be hashable (str, int, ...): {error}") from None

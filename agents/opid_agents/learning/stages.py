@@ -16,12 +16,13 @@ from torch import Tensor
 
 from opid_agents.learning.advantages import Advantage
 from opid_agents.learning.diagnostics import occupancy_share
-from opid_agents.learning.learner import Learner
+from opid_agents.learning.learner import Learner, Swap, trained_samples
 from opid_agents.learning.losses import LossInputs, LossSettings
 from opid_agents.learning.samples import StepSample, pad, view_at
 from opid_agents.lm import LMAgent, LMSettings, fit_prompt
-from opid_agents.packing import Row, batches, pack
+from opid_agents.packing import Row, batches
 from opid_agents.policy import Policy
+from opid_agents.skills.controls import other_task_skills, shuffle_skills
 from opid_agents.skills.extract import Extractor, Skills
 from opid_agents.skills.route import Route, RoutingMode, route
 from opid_gym.rollout import play
@@ -38,14 +39,15 @@ def roll_out(
     *,
     temperature: float,
     seed: int,
+    skill_for: Callable[[str, str], str | None] | None = None,
     on_episode: Callable[[int], None] = lambda episodes: None,
 ) -> list[Trajectory]:
-    """Play every task `rollouts` times with `policy`.
+    """Play every task `rollouts` times with `policy`; `skill_for` as in `opid_agents.lm.LMAgent`.
 
     Returns:
         Trajectories, siblings side by side; ``group`` is the task's position in `task_ids`.
     """
-    agent = LMAgent(policy, settings, temperature=temperature, seed=seed, record_tokens=True)
+    agent = LMAgent(policy, settings, temperature=temperature, seed=seed, record_tokens=True, skill_for=skill_for)
     repeated = [task_id for task_id in task_ids for _ in range(rollouts)]
     finished: list[Trajectory | None] = [None] * len(repeated)
     for trajectory in play(envs, agent, repeated):
@@ -57,20 +59,24 @@ def roll_out(
 
 
 # -- Stage 2 --
-def extract(extractor: Extractor, trajectories: Sequence[Trajectory], groups: set[int]) -> list[Skills | None]:
-    """The skills of each trajectory of the given groups; None for the others."""
+def extract(
+    extractor: Extractor,
+    trajectories: Sequence[Trajectory],
+    groups: set[int],
+    wanted: Callable[[Trajectory], bool] = lambda trajectory: True,
+) -> tuple[list[Skills | None], dict[str, float]]:
+    """The skills of each wanted trajectory of the given groups, None for the others; and the extractor's metrics."""
     members: dict[int, list[int]] = {}
     for i, trajectory in enumerate(trajectories):
         if trajectory.group in groups:
             members.setdefault(trajectory.group, []).append(i)
     found: list[Skills | None] = [None] * len(trajectories)
     places = list(members.values())
-    for group, skills in zip(
-        places, extractor.extract_all([[trajectories[i] for i in g] for g in places]), strict=True
-    ):
+    extraction = extractor.extract_all([[trajectories[i] for i in group] for group in places], wanted)
+    for group, skills in zip(places, extraction.skills, strict=True):
         for i, skill in zip(group, skills, strict=True):
             found[i] = skill
-    return found
+    return found, extraction.metrics
 
 
 # -- Stage 3 --
@@ -88,6 +94,15 @@ def route_all(
         for trajectory, skill in zip(trajectories, skills, strict=True)
         for way in route(skill, len(trajectory), mode=mode, episode_weight=episode_weight, step_weight=step_weight)
     ]
+
+
+def swap_skills(routes: Sequence[Route], tasks: Sequence[str], swap: Swap | None, *, seed: int) -> list[Route]:
+    """The routes with the wrong skills a control asks for; see `opid_agents.skills.controls`."""
+    if swap == "shuffled":
+        return shuffle_skills(routes, random.Random(seed))
+    if swap == "other_task":
+        return other_task_skills(routes, tasks, random.Random(seed))
+    return list(routes)
 
 
 # -- Stage 4 --
@@ -116,8 +131,12 @@ def rescore(
     width: int,
     *,
     temperature: float,
+    score: bool = True,
 ) -> TeacherScores:
-    """Score the sampled tokens again with the routed skills in the prompts, by the policy that sampled them."""
+    """Score the sampled tokens again with the routed skills in the prompts, by the policy that sampled them.
+
+    Without `score` the masks are the same and the log-probabilities 0, for learners that only want to know where.
+    """
     asked: list[tuple[int, str]] = []
     prompts: list[Sequence[int]] = []
     sampled: list[str | None] = []
@@ -141,7 +160,11 @@ def rescore(
             prompts.append(fitted.ids)
             sampled.append(step.prompt)
             rescored.append(fitted.prompt.without_skill())
-    scored = policy.score(prompts, [samples[i].reply_ids for i, _ in asked], temperature=temperature)
+    replies = [samples[i].reply_ids for i, _ in asked]
+    if score:
+        scored = policy.score(prompts, replies, temperature=temperature)
+    else:
+        scored, prompts = [[0.0] * len(reply) for reply in replies], []
     rows: dict[str, list[Sequence[float]]] = {kind: [()] * len(samples) for kind in ("episode", "step")}
     masks = {kind: torch.zeros(len(samples), dtype=torch.bool) for kind in rows}
     for (i, kind), values in zip(asked, scored, strict=True):
@@ -183,16 +206,19 @@ def update(
     seed: int,
     reference: Policy | None = None,
     skipped_in_a_row: int = 0,
+    teacher: tuple[Tensor, Tensor] | None = None,
     on_row: Callable[[int], None] = lambda rows: None,
 ) -> UpdateResult:
     """Train the policy in place.
 
-    Samples without advantage are left out unless a KL term wants them; the token mean counts them. An update whose
-    loss or gradient is not finite is skipped and counted.
+    Samples without a gradient (`opid_agents.learning.learner.trained_samples`) are left out; the token mean counts
+    them. An update whose loss or gradient is not finite is skipped and counted. `teacher` has log-probabilities and
+    mask, both ``[B, L]``, for losses that distil.
     """
     tokens = sum(len(sample.reply_ids) for sample in samples)
-    active = [i for i in range(len(samples)) if settings.kl_weight != 0 or bool((advantage.advantages[i] != 0).any())]
-    rows = pack([samples[i].prompt_ids for i in active], [samples[i].reply_ids for i in active])
+    trained = trained_samples(learner, advantage, settings, None if teacher is None else teacher[1])
+    active: list[int] = trained.nonzero()[:, 0].tolist()
+    rows = policy.rows([samples[i].prompt_ids for i in active], [samples[i].reply_ids for i in active])
     old = pad([sample.log_probs for sample in samples], advantage.advantages.shape[1])
     ref = None
     if reference is not None and active:
@@ -220,6 +246,8 @@ def update(
                         response_mask=torch.ones(1, len(now.log_probs), dtype=torch.bool, device=policy.device),
                         ref_log_probs=None if ref is None else ref[which][None].to(policy.device),
                         entropies=now.entropies[None],
+                        teacher_log_probs=None if teacher is None else teacher[0][which][None].to(policy.device),
+                        teacher_mask=None if teacher is None else teacher[1][which][None].to(policy.device),
                         total_weight=tokens / minibatches,
                         settings=settings,
                     )

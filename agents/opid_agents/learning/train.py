@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from opid_agents.learning import stages
-from opid_agents.learning.advantages import Advantage
+from opid_agents.learning.analysis import for_test, make_extractor, skills_are_on, wanted_in
 from opid_agents.learning.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -31,15 +31,17 @@ from opid_agents.learning.checkpoint import (
 )
 from opid_agents.learning.credit import Credit, describe_credit
 from opid_agents.learning.diagnostics import diagnose
-from opid_agents.learning.learner import AdvantageInputs, AdvantageSettings, get_learner
+from opid_agents.learning.learner import AdvantageInputs, AdvantageSettings, get_learner, teacher_scores
 from opid_agents.learning.losses import LossSettings
 from opid_agents.learning.records import RunFolder, describe_iteration
 from opid_agents.learning.report import write_report
 from opid_agents.learning.samples import pad, response_mask, step_samples, token_rewards
+from opid_agents.learning.schedules import linear
 from opid_agents.lm import LMAgent, LMSettings
 from opid_agents.policy import Policy
 from opid_agents.recipes.recipe import Recipe
-from opid_agents.skills.extract import RuleExtractor, Skills
+from opid_agents.skills.extract import Skills
+from opid_agents.skills.library import SkillLibrary, append, successes
 from opid_gym import registration
 from opid_gym.actions import ActionFormat
 from opid_gym.env import TaskOrder
@@ -117,10 +119,12 @@ def train(
     envs = make_envs(recipe, recipe.world.train_split, recipe.games or recipe.tasks * recipe.rollouts)
     all_tasks = envs.world.task_ids
     order = TaskOrder(len(all_tasks), stream(recipe.seed, "tasks"))
-    extractor = RuleExtractor(max_step_skills=recipe.skills.max_step_skills, gamma=recipe.skills.gamma)
-    skills_wanted = learner.needs_skills
+    extractor = make_extractor(recipe, policy, spent=folder.spent()) if learner.needs_skills else None
+    library = SkillLibrary.load(folder.library, size=recipe.skills.library_size) if learner.library else None
+    # Without updates and without a library nothing would come of playing.
+    iterations = recipe.iterations if learner.advantage or learner.library else 0
 
-    for iteration in range(progress.iteration + 1, recipe.iterations + 1):
+    for iteration in range(progress.iteration + 1, iterations + 1):
         seed_everything(recipe.seed, "iteration", iteration)
         clock = _Clock()
         first = (iteration - 1) * recipe.tasks
@@ -136,78 +140,91 @@ def train(
                 recipe.rollouts,
                 temperature=recipe.temperature,
                 seed=stream(recipe.seed, "rollout", iteration),
+                skill_for=library.look_up if library else None,
                 on_episode=advance,
             )
-        samples = step_samples(trajectories, reward_scale=recipe.reward_scale, invalid_penalty=recipe.invalid_penalty)
-        groups = {sample.group for sample in samples}
-        if not recipe.train_uniform_groups:
+        samples = step_samples(
+            trajectories,
+            reward_scale=recipe.reward_scale,
+            invalid_penalty=recipe.invalid_penalty,
+            gamma=recipe.skills.gamma,
+        )
+        all_groups = groups = {sample.group for sample in samples}
+        if learner.needs_variance and not recipe.train_uniform_groups:
             groups = {g for g in groups if len({t.episode_return for t in trajectories if t.group == g}) > 1}
         samples_in = [sample for sample in samples if sample.group in groups]
 
         # 2. Extract skills from the finished trajectories, in hindsight.
         skills: list[Skills | None] = [None] * len(trajectories)
+        analysis: dict[str, float] = {}
         with clock("extract"):
-            if skills_wanted:
-                skills = stages.extract(extractor, trajectories, groups)
+            if extractor is not None and skills_are_on(recipe, iteration):
+                skills, analysis = stages.extract(
+                    extractor, trajectories, all_groups if library else groups, wanted_in(recipe, iteration)
+                )
+        if library is not None:
+            found = successes(iteration, trajectories, skills)
+            library.add(found)
+            append(folder.library, found)
 
         # 3. Route them: critical steps hear their own skill, the others the episode's.
         with clock("route"):
             routes = stages.route_all(
                 trajectories,
-                skills,
+                skills if learner.teacher != "none" else [None] * len(trajectories),
                 mode=recipe.skills.routing,
                 episode_weight=recipe.skills.episode_weight,
                 step_weight=recipe.skills.step_weight,
             )
             routes = [way for way, sample in zip(routes, samples, strict=True) if sample.group in groups]
+            tasks_in = [trajectories[sample.trajectory].task_id for sample in samples_in]
+            routes = stages.swap_skills(routes, tasks_in, learner.swap, seed=stream(recipe.seed, "swap", iteration))
 
         result = stages.UpdateResult({}, 0, 0, progress.skipped_in_a_row)
         figures: dict[str, Any] = {}
         credit: Credit = {}
-        if samples_in:
+        if samples_in and learner.advantage is not None:
             mask = response_mask(samples_in)
             old = pad([sample.log_probs for sample in samples_in])
 
             # 4. Re-score the sampled tokens under prompts with the skills in them.
             with clock("rescore"):
                 teacher = stages.rescore(
-                    policy, settings, trajectories, samples_in, routes, mask.shape[1], temperature=recipe.temperature
+                    policy,
+                    settings,
+                    trajectories,
+                    samples_in,
+                    routes,
+                    mask.shape[1],
+                    temperature=recipe.temperature,
+                    score=learner.teacher == "scores",
                 )
 
             # 5. Combine outcome and skill shifts to one advantage, and update.
             with clock("update"), watch.stage("update", 0) as advance:
-                advantage: Advantage = learner.advantage(
-                    AdvantageInputs(
-                        token_level_rewards=token_rewards(samples_in, mask),
-                        response_mask=mask,
-                        task_ids=[sample.group for sample in samples_in],
-                        old_log_probs=old,
-                        episode_log_probs=teacher.episode,
-                        step_log_probs=teacher.step,
-                        episode_mask=teacher.episode_mask,
-                        step_mask=teacher.step_mask,
-                        settings=AdvantageSettings(
-                            mode=recipe.advantage_mode,
-                            episode_weight=recipe.skills.episode_weight,
-                            step_weight=recipe.skills.step_weight,
-                            normalize=recipe.skills.normalize,
-                            clip=recipe.skills.clip,
-                        ),
-                    )
+                inputs = AdvantageInputs(
+                    token_level_rewards=token_rewards(samples_in, mask),
+                    response_mask=mask,
+                    task_ids=[sample.group for sample in samples_in],
+                    old_log_probs=old,
+                    episode_log_probs=teacher.episode,
+                    step_log_probs=teacher.step,
+                    episode_mask=teacher.episode_mask,
+                    step_mask=teacher.step_mask,
+                    trajectory_ids=[sample.trajectory for sample in samples_in],
+                    step_returns=torch.tensor([sample.step_return for sample in samples_in]),
+                    anchors=[sample.anchor for sample in samples_in],
+                    success=torch.tensor([sample.success for sample in samples_in]),
+                    settings=advantage_settings(recipe, iteration),
                 )
+                advantage = learner.advantage(inputs)
                 result = stages.update(
                     policy,
                     optimizer,
                     learner,
                     samples_in,
                     advantage,
-                    LossSettings(
-                        clip_low=recipe.clip_low,
-                        clip_high=recipe.clip_high,
-                        dual_clip=recipe.dual_clip,
-                        kl_weight=recipe.kl_weight,
-                        kl_estimator=recipe.kl_estimator,
-                    ),
+                    loss_settings(recipe),
                     temperature=recipe.temperature,
                     epochs=recipe.epochs,
                     minibatches=recipe.minibatches,
@@ -215,10 +232,10 @@ def train(
                     seed=stream(recipe.seed, "update", iteration),
                     reference=reference,
                     skipped_in_a_row=progress.skipped_in_a_row,
+                    teacher=teacher_scores(inputs) if learner.distills else None,
                     on_row=advance,
                 )
-            success = torch.tensor([sample.success for sample in samples_in])
-            figures = diagnose(advantage, mask, teacher.episode_mask, teacher.step_mask, success)
+            figures = diagnose(advantage, mask, teacher.episode_mask, teacher.step_mask, inputs.success)
             figures |= {"occupancy": teacher.occupancy, "rescored_tokens": teacher.rescored_tokens}
             room = folder.room(progress)
             credit = describe_credit(policy.tokenizer, samples_in, routes, teacher, advantage, trajectories=room)
@@ -226,7 +243,7 @@ def train(
         evaluation = None
         if recipe.eval_every and iteration % recipe.eval_every == 0:
             with clock("evaluate"):
-                evaluation = evaluate_policy(recipe, policy, watch=watch)
+                evaluation = evaluate_policy(recipe, policy, watch=watch, library=for_test(recipe, library))
         progress = Progress(
             iteration=iteration,
             episodes=progress.episodes + len(trajectories),
@@ -236,7 +253,7 @@ def train(
             written=folder.write_trajectories(progress, trajectories, skills, credit, iteration),
         )
         metrics = describe_iteration(
-            progress, trajectories, skills, len(groups), result, figures, evaluation, clock.seconds
+            progress, trajectories, skills, analysis, len(groups), result, figures, evaluation, clock.seconds
         )
         folder.write_metrics(metrics)
         watch.iteration(metrics)
@@ -245,7 +262,7 @@ def train(
                 f"{result.skipped_in_a_row} updates in a row had a loss or gradient that was not finite "
                 f"(max_bad_updates={recipe.max_bad_updates}); the last good checkpoint is in {folder.checkpoints}"
             )
-        if iteration % recipe.checkpoint_every == 0 or iteration == recipe.iterations:
+        if iteration % recipe.checkpoint_every == 0 or iteration == iterations:
             save_checkpoint(folder.checkpoints, policy, optimizer, progress)
 
     envs.close()
@@ -278,16 +295,62 @@ def make_envs(recipe: Recipe, split: str, games: int) -> TextVectorEnv:
     )
 
 
+def advantage_settings(recipe: Recipe, iteration: int) -> AdvantageSettings:
+    """The constants of the advantage in an iteration, from 1."""
+    skills, method = recipe.skills, recipe.method
+    return AdvantageSettings(
+        mode=recipe.advantage_mode,
+        baseline=method.baseline,
+        episode_weight=skills.episode_weight,
+        step_weight=skills.step_weight,
+        center=skills.center,
+        normalize=skills.normalize,
+        clip=skills.clip,
+        state_weight=method.state_weight,
+        anchor_similarity=method.anchor_similarity,
+        rlsd_mix=linear(method.rlsd_mix, 0.0, method.rlsd_iterations, iteration - 1),
+        rlsd_clip=method.rlsd_clip,
+        constant_success=method.constant_success,
+        constant_failure=method.constant_failure,
+    )
+
+
+def loss_settings(recipe: Recipe) -> LossSettings:
+    """The constants of the loss."""
+    return LossSettings(
+        clip_low=recipe.clip_low,
+        clip_high=recipe.clip_high,
+        dual_clip=recipe.dual_clip,
+        kl_weight=recipe.kl_weight,
+        kl_estimator=recipe.kl_estimator,
+        distill_weight=recipe.method.distill_weight,
+        gate_sharpness=recipe.method.gate_sharpness,
+    )
+
+
 def evaluate_policy(
-    recipe: Recipe, policy: Policy, *, split: str | None = None, tasks: int | None = None, watch: Watcher | None = None
+    recipe: Recipe,
+    policy: Policy,
+    *,
+    split: str | None = None,
+    tasks: int | None = None,
+    watch: Watcher | None = None,
+    library: SkillLibrary | None = None,
 ) -> Evaluation:
-    """Play the first `tasks` tasks of the held-back split (or another one) once each, at the evaluation temperature."""
+    """Play the first `tasks` tasks of the held-back split (or another one) once each, at the evaluation temperature.
+
+    With a `library` each game's prompts have the skill that is found there.
+    """
     split = split or recipe.world.eval_split
     envs = make_envs(recipe, split, 1)
     ids = list(envs.world.task_ids)[: tasks or recipe.eval_tasks]
     envs = make_envs(recipe, split, min(len(ids), recipe.games or 128))
     agent = LMAgent(
-        policy, lm_settings(recipe), temperature=recipe.eval_temperature, seed=stream(recipe.seed, "evaluation")
+        policy,
+        lm_settings(recipe),
+        temperature=recipe.eval_temperature,
+        seed=stream(recipe.seed, "evaluation"),
+        skill_for=library.look_up if library else None,
     )
     with (watch or Silent()).stage(f"evaluate on {split}", len(ids)) as advance:
         result = evaluate(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from opid_agents.learning.advantages import Mode
-from opid_agents.learning.learner import LEARNERS
+from opid_agents.learning.learner import LEARNERS, Baseline
 from opid_agents.learning.losses import KlEstimator
 from opid_agents.skills.route import RoutingMode
+
+ExtractorName = Literal["rules", "llm", "self"]
 
 
 class RecipeError(ValueError):
@@ -88,22 +90,90 @@ class WarmStart(_Record):
 class Skills(_Record):
     """Stages 2 to 4 of OPID."""
 
+    extractor: ExtractorName = Field(
+        "rules",
+        description="who finds skills: rules (the trajectory and its group alone), llm (the analyzer's endpoint), self "
+        "(the policy itself writes them)",
+    )
     max_step_skills: int = Field(5, ge=0, description="at most so many step skills a trajectory")
+    success_threshold: float | None = Field(
+        None, description="an episode with such a return is a success; none: one whose world said so"
+    )
+    failed_only: bool = Field(False, description="only failed episodes get skills")
+    failed_only_from: int = Field(1, ge=1, description="... from this iteration on; all episodes before")
+    teacher_from: int = Field(1, ge=1, description="first iteration with skills")
+    teacher_until: int | None = Field(None, ge=1, description="last iteration with skills; none: to the end")
     routing: RoutingMode = Field(
         "step_priority", description="a step hears its step skill only, or additive: all it has"
     )
     episode_weight: float = Field(0.001, ge=0, description="weight of the episode skill's shift; 0: not computed")
     step_weight: float = Field(0.001, ge=0, description="weight of the step skill's shift; 0: not computed")
+    center: bool = Field(False, description="subtract the mean of the shifts over their routed tokens")
     normalize: bool = Field(False, description="standardise the shifts over their routed tokens")
     clip: float | None = Field(None, gt=0, description="limit of a token's shift")
-    gamma: float = Field(0.95, ge=0, le=1, description="discount of the returns that siblings are contrasted by")
+    gamma: float = Field(
+        0.95, ge=0, le=1, description="discount of the returns that siblings are contrasted by, and of gigpo's"
+    )
+    library_size: int = Field(64, ge=1, description="skill_grpo, skill_prompt: newest skills kept of each task type")
+    library_at_test: bool = Field(False, description="skill_grpo: skills in the prompts of evaluations too")
+
+
+class Analyzer(_Record):
+    """The model behind an OpenAI-compatible endpoint that writes skills for extractor ``llm``; its replies are also
+    limited by ``max_tokens`` for extractor ``self``."""
+
+    base_url: str = Field("http://localhost:8000/v1", description="up to and including /v1")
+    model: str = Field("default", description="the model's name on the server")
+    api_key_variable: str | None = Field(
+        None, description="environment variable that holds the API key; the key itself belongs in no recipe"
+    )
+    prompt: str = Field("household", description="bundled prompt or path of a TOML file")
+    json_mode: Literal["none", "object", "schema"] = Field(
+        "none", description="what the server is asked for: nothing, a JSON object, or JSON of the skills' schema"
+    )
+    temperature: float = Field(0.3, ge=0, description="of its replies")
+    max_tokens: int = Field(800, ge=16, description="a reply has at most so many tokens")
+    attempts: int = Field(2, ge=1, description="a reply that does not parse is sent back so often, less one")
+    concurrency: int = Field(16, ge=1, description="requests under way at once")
+    timeout: float = Field(60.0, gt=0, description="seconds for one request")
+    seconds: float = Field(300.0, gt=0, description="seconds for an iteration's requests; what is late has no skills")
+    requests: int | None = Field(None, ge=0, description="budget of a run; none: no limit")
+    tokens: int | None = Field(None, ge=0, description="budget of a run; none: no limit")
+    cost: float | None = Field(None, ge=0, description="budget of a run; none: no limit")
+    prompt_price: float = Field(0.0, ge=0, description="of a million tokens, for the cost")
+    completion_price: float = Field(0.0, ge=0, description="of a million tokens, for the cost")
+    cache: str | None = Field(None, description="folder of replies by prompt and model; none: not kept")
+
+
+class Method(_Record):
+    """Constants of particular learners."""
+
+    baseline: Baseline = Field(
+        "steps", description="outcome's mean and spread over all step samples of a group, or over its trajectories"
+    )
+    state_weight: float = Field(1.0, description="gigpo: weight of the state term")
+    anchor_similarity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="gigpo: states this much alike are one (its code: 0.95); none: equal ones only",
+    )
+    rlsd_mix: float = Field(0.5, ge=0, le=1, description="rlsd: lambda at the start ...")
+    rlsd_iterations: int = Field(50, ge=1, description="... falling linearly to 0 over so many iterations")
+    rlsd_clip: float = Field(0.2, ge=0, lt=1, description="rlsd: how far a token's weight may be from 1")
+    distill_weight: float = Field(
+        0.01, ge=0, description="grpo_opsd, skill_sd (0.1 in its public code), sdar: weight of the term in the loss"
+    )
+    gate_sharpness: float = Field(5.0, description="sdar: of the gate")
+    constant_success: float = Field(-2.0, description="opid_constant: instead of Delta in successful episodes")
+    constant_failure: float = Field(-2.0, description="opid_constant: instead of Delta in failed episodes")
 
 
 class Recipe(_Record):
     """One run."""
 
     name: str = Field("custom", description="for reports")
-    learner: str = Field("opid", description="opid, or grpo: the same without skills")
+    learner: str = Field("opid", description=f"one of {', '.join(LEARNERS)}")
     seed: int = Field(0, ge=0, description="of everything random")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: torch's choice")
     world: World = World()
@@ -111,6 +181,8 @@ class Recipe(_Record):
     model: Model = Model()
     warm_start: WarmStart = WarmStart()
     skills: Skills = Skills()
+    analyzer: Analyzer = Analyzer()
+    method: Method = Method()
 
     iterations: int = Field(20, ge=0, description="rounds of rollouts and updates")
     tasks: int = Field(16, ge=1, description="tasks in an iteration")

@@ -9,7 +9,7 @@ group contrast is this project's own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -44,16 +44,33 @@ class Skills:
     step_skills: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What `Extractor.extract_all` found.
+
+    Attributes:
+        skills: of every trajectory of every group; None: there are none, which costs it its teacher signal and
+            nothing else.
+        metrics: figures to log: ``requests`` (trajectories somebody was asked about), ``failures`` (those of them
+            without skills in the end), and what else an extractor counts.
+    """
+
+    skills: list[list[Skills | None]]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
 class Extractor(Protocol):
-    """Finds the skills of trajectories. A group is the rollouts of one task, the trajectory itself among
-    them."""
+    """Finds the skills of trajectories."""
 
-    def extract(self, trajectory: Trajectory, group: Sequence[Trajectory]) -> Skills | None:
-        """The skills of one trajectory; None if there are none, which costs it its teacher signal and nothing
-        else."""
+    def extract_all(
+        self, groups: Sequence[Sequence[Trajectory]], wanted: Callable[[Trajectory], bool] = lambda trajectory: True
+    ) -> Extraction:
+        """The skills of every trajectory of every group.
 
-    def extract_all(self, groups: Sequence[Sequence[Trajectory]]) -> list[list[Skills | None]]:
-        """The skills of every trajectory of every group, in the same order."""
+        Args:
+            groups: the rollouts of one task each.
+            wanted: the others have no skills, but are there to compare with.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,13 +178,15 @@ class RuleExtractor:
             group = [*group, trajectory]
         return self._extract(trajectory, group, self._contrasts(group))
 
-    def extract_all(self, groups: Sequence[Sequence[Trajectory]]) -> list[list[Skills | None]]:
+    def extract_all(
+        self, groups: Sequence[Sequence[Trajectory]], wanted: Callable[[Trajectory], bool] = lambda trajectory: True
+    ) -> Extraction:
         """As `extract`, for whole groups; each group is compared once."""
-        found = []
+        found: list[list[Skills | None]] = []
         for group in groups:
             contrasts = self._contrasts(group)
-            found.append([self._extract(trajectory, group, contrasts) for trajectory in group])
-        return found
+            found.append([self._extract(t, group, contrasts) if wanted(t) else None for t in group])
+        return Extraction(found)
 
     def _contrasts(self, group: Sequence[Trajectory]) -> dict[str, Contrast]:
         tasks = sorted({trajectory.task_id for trajectory in group})
@@ -185,9 +204,7 @@ class RuleExtractor:
         return Skills(_summary(trajectory, success), skill, self._step_skills(trajectory, contrasts, success))
 
     def _succeeded(self, trajectory: Trajectory) -> bool:
-        if self.success_threshold is None:
-            return trajectory.success
-        return trajectory.episode_return >= self.success_threshold
+        return succeeded(trajectory, self.success_threshold)
 
     def _success_skill(self, trajectory: Trajectory) -> str:
         return self.style.write("success", plan=workflow(trajectory, keep_numbers=self.keep_numbers))
@@ -218,6 +235,11 @@ class RuleExtractor:
         if waste is not None:
             actions.setdefault(*waste)
         return {index: self.style.write("step", action=action) for index, action in sorted(actions.items())}
+
+
+def succeeded(trajectory: Trajectory, threshold: float | None) -> bool:
+    """Whether an episode counts as a success: its world said so (None), or its return reaches the threshold."""
+    return trajectory.success if threshold is None else trajectory.episode_return >= threshold
 
 
 def _most_repeated(items: Iterable[_T]) -> _T | None:

@@ -7,8 +7,7 @@ Tantivy fixes BM25's parameters at k1 = 1.2, b = 0.75 (Robertson and Zaragoza, 2
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ import tantivy
 
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
-from opid_gym_envs.searchqa.retrievers.words import STOP_WORDS, printable
+from opid_gym_envs.searchqa.retrievers.words import analyzer, printable, query_analyzer
 
 TOKENIZER = "opid_gym_english"
 # Rows between two commits: what an interruption can lose.
 COMMIT_EVERY = 1_000_000
 # One thread, so that the same corpus always gives the same index and the same order among equal scores.
 HEAP = 1_000_000_000
-# Different words of a query that count, the first ones; a question has ten.
-MAX_WORDS = 256
 
 
 class BM25(IndexedRetriever):
@@ -39,8 +36,7 @@ class BM25(IndexedRetriever):
         self._index = tantivy.Index.open(str(folder))
         self._schema = self._index.schema
         self._searcher = self._index.searcher()
-        self._informative = analyzer(STOP_WORDS).analyze
-        self._all = analyzer().analyze
+        self._analyze = query_analyzer()
 
     @classmethod
     def build(cls, folder: Path, passages: PassageStore, settings: Mapping[str, Any], stage: Stage = silent) -> None:
@@ -82,25 +78,11 @@ class BM25(IndexedRetriever):
 
     def _query(self, text: str) -> tantivy.Query | None:
         """The query's words, each weighted by how often it occurs; None if there are none."""
-        text = printable(text)
-        stems = self._informative(text) or self._all(text)
+        stems = Counter(self._analyze(text))
         if not stems:
             return None
         clauses = []
-        for stem, count in islice(Counter(stems).items(), MAX_WORDS):
+        for stem, count in stems.items():
             term = tantivy.Query.term_query(self._schema, "contents", stem, "freq")
             clauses.append((tantivy.Occur.Should, term if count == 1 else tantivy.Query.boost_query(term, count)))
         return tantivy.Query.boolean_query(clauses)
-
-
-def analyzer(stop_words: Collection[str] = ()) -> tantivy.TextAnalyzer:
-    """Text to stems, the same for passages and queries but for the stop words."""
-    return (
-        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-        .filter(tantivy.Filter.remove_long(100))
-        .filter(tantivy.Filter.lowercase())
-        .filter(tantivy.Filter.ascii_fold())
-        .filter(tantivy.Filter.custom_stopword(sorted(stop_words)))
-        .filter(tantivy.Filter.stemmer("english"))
-        .build()
-    )

@@ -27,6 +27,9 @@ from opid_gym_envs.searchqa.retrievers.store import PassageStore, write_store
 # Name -> module and class. Imported when used: some take seconds, and need an extra.
 ENGINES = {
     "bm25": "opid_gym_envs.searchqa.retrievers.bm25:BM25",
+    "bm25s": "opid_gym_envs.searchqa.retrievers.bm25s:BM25S",
+    "dense": "opid_gym_envs.searchqa.retrievers.dense:Dense",
+    "hybrid": "opid_gym_envs.searchqa.retrievers.hybrid:Hybrid",
 }
 # Raised when an index of before can no longer be read.
 FORMAT = 1
@@ -165,7 +168,12 @@ def engine_class(name: str) -> type[IndexedRetriever]:
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; there are {sorted(ENGINES)}")
     module, _, attribute = ENGINES[name].partition(":")
-    engine: type[IndexedRetriever] = getattr(import_module(module), attribute)
+    try:
+        engine: type[IndexedRetriever] = getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"engine {name!r} needs {error.name}, which is not installed: pip install 'opid-gym[search]'"
+        ) from None
     return engine
 
 

