@@ -2,7 +2,8 @@
 
 A reply such as ``<think>The mug may be on the desk.</think><action>go to desk 1</action>`` carries one action. What
 makes a reply invalid is a choice of the benchmark, so it is a record (`ActionFormat`) and not code: OPID's reference
-wants both tags and no Chinese characters but does not check admissibility; small models answer with the bare action.
+wants both tags and no Chinese characters but does not check admissibility; small models answer with the bare action;
+agents that search write ``<search>`` or ``<answer>`` in place of ``<action>``.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ class ActionFormat:
         tag: the action stands in ``<action>`` tags; False: the whole reply is the action.
         reasoning: a ``<think>`` block is required as well.
         admissible: the action must be one of the admissible ones (needs them to be known).
+        elements: in place of ``<action>``, the action is one element with one of these tags, and keeps them:
+            ``<search>who wrote Hamlet</search>``. Two of them, alike or not, are no decision: such a reply gives the
+            empty action.
         chinese: replies with Chinese characters are accepted (the reference implementation refuses them).
         lower: the action is lower-cased before use, as the reference does for ALFWorld.
         max_characters: longer actions are invalid; keeps a runaway reply away from the world.
@@ -38,9 +42,13 @@ class ActionFormat:
     tag: bool = True
     reasoning: bool = True
     admissible: bool = False
+    elements: tuple[str, ...] = ()
     chinese: bool = False
     lower: bool = True
     max_characters: int = 10_000
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "elements", tuple(self.elements))  # a list, where it was read from JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ class ParsedAction:
 
 TAGGED = ActionFormat()
 BARE = ActionFormat(tag=False, reasoning=False)
+SEARCH = ActionFormat(elements=("search", "answer"), lower=False)
 
 
 def parse_action(reply: str, format: ActionFormat = TAGGED, admissible: Collection[str] | None = None) -> ParsedAction:
@@ -72,12 +81,19 @@ def parse_action(reply: str, format: ActionFormat = TAGGED, admissible: Collecti
     ParsedAction(action='look', valid=True, reason=None)
     >>> parse_action("<think>hm</think> look").reason
     'no <action>...</action> in the reply'
+    >>> parse_action("<think>hm</think> <search>author of Hamlet</search>", SEARCH).action
+    '<search>author of Hamlet</search>'
     """
     reasons = []
     thought = _element(reply, "think", 0)
-    if format.tag:
-        # What stands inside the reasoning is not a decision: a reply may quote the format before it decides.
-        found = _element(reply, "action", thought[1] if thought else 0)
+    # What stands inside the reasoning is not a decision: a reply may quote the format before it decides.
+    start = thought[1] if thought else 0
+    if format.elements:
+        action, problem = _one_element(reply, format.elements, start)
+        if problem:
+            reasons.append(problem)
+    elif format.tag:
+        found = _element(reply, "action", start)
         if found is None:
             reasons.append("no <action>...</action> in the reply")
         action = found[0].strip() if found else reply[-_LAST_WORDS:].strip()
@@ -89,7 +105,7 @@ def parse_action(reply: str, format: ActionFormat = TAGGED, admissible: Collecti
         reasons.append("no <think>...</think> in the reply")
     if not format.chinese and _CJK.search(reply):
         reasons.append("Chinese characters in the reply")
-    if not action:
+    if not action and not format.elements:
         reasons.append("the action is empty")
     if len(action) > format.max_characters:
         reasons.append(f"the action has {len(action)} characters, at most {format.max_characters} are allowed")
@@ -97,6 +113,22 @@ def parse_action(reply: str, format: ActionFormat = TAGGED, admissible: Collecti
     if format.admissible and admissible is not None and action not in admissible:
         reasons.append("the action is not admissible here")
     return ParsedAction(action, not reasons, "; ".join(reasons) or None)
+
+
+def _one_element(text: str, names: Collection[str], start: int) -> tuple[str, str | None]:
+    """The only element with one of these tags from `start` on, or nothing and why."""
+    tag = re.compile(f"<(/?)({'|'.join(map(re.escape, names))})>", re.IGNORECASE)
+    tags = list(tag.finditer(text, start))
+    wanted = " or ".join(f"<{name}>...</{name}>" for name in names)
+    if sum(not match.group(1) for match in tags) > 1:
+        return "", f"more than one {wanted} in the reply"
+    kinds = [(match.group(1), match.group(2).lower()) for match in tags]
+    if len(tags) != 2 or kinds != [("", kinds[0][1]), ("/", kinds[0][1])]:
+        return "", f"no {wanted} in the reply"
+    content = text[tags[0].end() : tags[1].start()].strip()
+    if not content:
+        return "", f"the {kinds[0][1]} is empty"
+    return f"<{kinds[0][1]}>{content}</{kinds[0][1]}>", None
 
 
 def _element(text: str, name: str, start: int) -> tuple[str, int] | None:

@@ -176,7 +176,7 @@ def play_command(
     """Play in the terminal, or watch an agent play."""
     arguments = env_arguments(split, max_episode_steps, set_)
     envs = make_envs(env, 1, seed=seed, **arguments)
-    player = Person(out) if agent is None else make_agent(agent, envs, seed=seed)
+    player = Person(out, envs.world.action_help) if agent is None else make_agent(agent, envs, seed=seed)
     won = 0
     for _ in range(games):
         options = None if task_id is None else {"task_ids": [task_id]}
@@ -214,10 +214,11 @@ def play_command(
 
 
 class Person:
-    """The agent protocol for somebody at a keyboard."""
+    """The agent protocol for somebody at a keyboard; `free_text` is said where a world lists no actions."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, free_text: str = "anything you like") -> None:
         self._console = console
+        self._free_text = free_text
 
     def reset(self, mask: Any) -> None:
         """A new game: say how to get help."""
@@ -230,7 +231,7 @@ class Person:
             command = self._console.input("[bold cyan]> [/]").strip()
             if command == "?":
                 actions = infos["admissible_actions"][0]
-                self._console.print("anything you like" if actions is None else _escape("  ".join(actions)))
+                self._console.print(_escape(self._free_text if actions is None else "  ".join(actions)))
             elif command:
                 return [command]
 

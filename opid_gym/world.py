@@ -70,11 +70,13 @@ class World(ABC):
         task_ids: ids of the tasks of the chosen split, in a fixed order.
         default_max_episode_steps: the limit a user gets who asks for none (the original benchmark's).
         task_options: forms of tasks beyond the split's that `add_task` takes, by the name a reset option has for them.
+        action_help: how to act, for somebody at a keyboard, where actions are free text.
     """
 
     task_ids: Sequence[str]
     default_max_episode_steps: ClassVar[int] = 50
     task_options: ClassVar[tuple[str, ...]] = ()
+    action_help: ClassVar[str] = "anything you like"
 
     @abstractmethod
     def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:

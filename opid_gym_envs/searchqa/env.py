@@ -20,6 +20,7 @@ from opid_gym_envs.searchqa.retrievers import Hit, Retriever, make_retriever
 from opid_gym_envs.searchqa.scoring import contains_answer, exact_match, f1, format_reward
 from opid_gym_envs.searchqa.turns import (
     CLOSING,
+    HOW_TO,
     OPENING,
     Action,
     Misunderstood,
@@ -119,6 +120,7 @@ class SearchQA(World):
     """
 
     default_max_episode_steps: ClassVar[int] = 4
+    action_help: ClassVar[str] = HOW_TO
 
     def __init__(
         self,

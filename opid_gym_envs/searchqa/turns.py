@@ -34,7 +34,10 @@ _LINE = re.compile(r'Doc \d+\(Title: "(.*?)"\) (.*)')
 
 OPENING, CLOSING = "<information>", "</information>"
 NOTHING_FOUND = "Nothing was found."
-HOW_TO = "Search with search[QUERY] or <search>QUERY</search>; answer with answer[TEXT] or <answer>TEXT</answer>."
+HOW_TO = (
+    "Give one search, as search[QUERY] or <search>QUERY</search>, "
+    "or one answer, as answer[TEXT] or <answer>TEXT</answer>."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +76,12 @@ def read_action(action: str) -> Action | Misunderstood:
     thought = _THOUGHT.match(action)
     said = action[thought.end() :] if thought else action
     if not said.strip():
-        return Misunderstood("the reply is empty")
+        return Misunderstood("no search and no answer")
     tags = list(_TAG.finditer(said))
     if not tags:
         brackets = _BRACKETS.fullmatch(said)
         if brackets is None:
-            return Misunderstood("neither a search nor an answer")
+            return Misunderstood("no search and no answer")
         return _filled(brackets.group(1), brackets.group(2))
     if sum(not tag.group(1) for tag in tags) > 1:
         return Misunderstood("more than one search or answer")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opid_gym.actions import BARE, TAGGED, ActionFormat, parse_action
+from opid_gym.actions import BARE, SEARCH, TAGGED, ActionFormat, parse_action
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,30 @@ def test_options() -> None:
     assert parse_action("<action>look</action>", ActionFormat(reasoning=False)).valid
 
 
-@given(st.text(), st.sampled_from([TAGGED, BARE, ActionFormat(admissible=True)]))
+SEARCH_OR_ANSWER = "<search>...</search> or <answer>...</answer> in the reply"
+
+
+@pytest.mark.parametrize(
+    ("reply", "action", "reason"),
+    [
+        ("<think>a</think><search> Who? </search>", "<search>Who?</search>", None),
+        ("<THINK>a</THINK> so <Answer>\nRome\n</ANSWER> bye", "<answer>Rome</answer>", None),
+        ("<think><search>no</search></think><answer>Rome</answer>", "<answer>Rome</answer>", None),
+        ("<answer>Rome</answer>", "<answer>Rome</answer>", "no <think>...</think> in the reply"),
+        ("<think>a</think><search>a</search><answer>b</answer>", "", f"more than one {SEARCH_OR_ANSWER}"),
+        ("<think>a</think><answer>b</answer><answer>b</answer>", "", f"more than one {SEARCH_OR_ANSWER}"),
+        ("<think>a</think>Rome", "", f"no {SEARCH_OR_ANSWER}"),
+        ("<think>a</think><search>a</answer>", "", f"no {SEARCH_OR_ANSWER}"),
+        ("<think>a</think></search>a<search>", "", f"no {SEARCH_OR_ANSWER}"),
+        ("<think>a</think><answer> </answer>", "", "the answer is empty"),
+    ],
+)
+def test_replies_that_search_or_answer(reply: str, action: str, reason: str | None) -> None:
+    parsed = parse_action(reply, SEARCH)
+    assert (parsed.action, parsed.reason) == (action, reason)
+
+
+@given(st.text(), st.sampled_from([TAGGED, BARE, SEARCH, ActionFormat(admissible=True)]))
 def test_no_text_raises_and_every_invalid_one_has_a_reason(reply: str, format: ActionFormat) -> None:
     parsed = parse_action(reply, format, ("look",))
     assert parsed.valid == (parsed.reason is None)

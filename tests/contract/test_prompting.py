@@ -77,7 +77,7 @@ def test_a_users_file_is_used_and_its_mistakes_are_named(tmp_path: Path) -> None
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             load_template(path)
-    with pytest.raises(ValueError, match=r"unknown template 'fancy'; bundled: \['compact', 'tagged'\]"):
+    with pytest.raises(ValueError, match=r"unknown template 'fancy'; bundled: \['compact', .*'tagged'"):
         load_template("fancy")
     with pytest.raises(ValueError, match="cannot read template"):
         load_template(tmp_path / "none.toml")

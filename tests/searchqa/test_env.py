@@ -64,12 +64,12 @@ def test_turns_that_are_not_understood_count_and_are_corrected(kenya: str) -> No
     env = make(split=kenya)
     ask(env, CAPITAL)
     for said, reason in (
-        ("", "the reply is empty"),
-        ("Nairobi", "neither a search nor an answer"),
+        ("", "no search and no answer"),
+        ("Nairobi", "no search and no answer"),
         ("<search>a</search><answer>Nairobi</answer>", "more than one search or answer"),
     ):
         observation, reward, terminated, truncated, info = env.step(said)
-        assert observation.startswith(f"Not understood: {reason}. Search with search[QUERY]")
+        assert observation.startswith(f"Not understood: {reason}. Give one search, as search[QUERY]")
         assert (reward, terminated, truncated) == (0.0, False, False)
     observation, reward, terminated, truncated, info = env.step("search[Kenya]")
     assert (reward, terminated, truncated) == (0.0, False, True)

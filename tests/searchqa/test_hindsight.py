@@ -52,7 +52,7 @@ def test_repeated_fruitless_and_misunderstood_turns_are_wasted() -> None:
             ("search[capital Nairobi]", GOVERNMENT),
             ("search[Nairobi capital]", GOVERNMENT),
             ("search[zebra]", show_passages([])),
-            ("Kenyan shillings", correction("neither a search nor an answer")),
+            ("Kenyan shillings", correction("no search and no answer")),
             success=False,
         )
     )
