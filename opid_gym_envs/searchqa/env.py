@@ -249,21 +249,19 @@ def _load(
     dataset: str | Path, split: str | None, corpus: Any, retriever: str | Retriever, bad_rows: str
 ) -> tuple[tuple[Question, ...], Any]:
     """The questions, and the corpus for a retriever that needs one."""
-    brings_its_own = not isinstance(retriever, str) or "://" in retriever
+    has_corpus = corpus is not None or not isinstance(retriever, str) or "://" in retriever
     if dataset == FACTBOOK:
         book = load_factbook()
-        questions = book.questions(split or "train")
-        corpus = book.corpus if corpus is None else corpus
-    else:
-        if corpus is None and not brings_its_own:
-            raise ValueError(
-                f"dataset={str(dataset)!r} needs corpus=FILE to search, or a retriever that has one (the address of a "
-                "search server, or a Retriever)"
-            )
-        questions = read_questions(find_questions(dataset, split), bad_rows=bad_rows).questions
-        if not questions:
-            raise ValueError(f"dataset={str(dataset)!r} holds no questions")
-    return questions, None if brings_its_own else corpus
+        return book.questions(split or "train"), corpus if has_corpus else book.corpus
+    if not has_corpus:
+        raise ValueError(
+            f"dataset={str(dataset)!r} needs corpus=FILE to search, or a retriever that has one (the address of a "
+            "search server, or a Retriever)"
+        )
+    questions = read_questions(find_questions(dataset, split), bad_rows=bad_rows).questions
+    if not questions:
+        raise ValueError(f"dataset={str(dataset)!r} holds no questions")
+    return questions, corpus
 
 
 def _of_sources(questions: Sequence[Question], sources: Sequence[str] | None) -> Sequence[Question]:
