@@ -166,7 +166,7 @@ class TestIndex:
         assert open_index(tmp_path / "index", here).search(["walrus Malta"], 1)[0]
         with pytest.raises(IndexMismatch, match=r"is of another corpus than '.*there.jsonl'.*100 passages"):
             open_index(tmp_path / "index", there)
-        with pytest.raises(IndexMismatch, match=r"an index of a corpus with fingerprint .*: give another folder"):
+        with pytest.raises(IndexMismatch, match=r"an index of another corpus \(fingerprint .*\): give another folder"):
             build_index(there, tmp_path / "index")
 
     def test_refuses_a_newer_format_and_what_is_no_manifest(self, tmp_path):

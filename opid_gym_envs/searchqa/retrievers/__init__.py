@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "Retriever",
     "RetrieverError",
     "build_index",
+    "cached_index",
     "make_retriever",
     "open_index",
 ]
@@ -68,12 +69,32 @@ def make_retriever(
         if corpus is not None or settings:
             raise ValueError("a ready retriever takes no corpus and no settings")
         return retriever
+    if retriever.startswith(("http://", "https://")):
+        if corpus is not None:
+            raise ValueError(f"the server {retriever} has its own corpus: give none")
+        from opid_gym_envs.searchqa.retrievers.http import HTTPRetriever  # takes as long to import as all the rest
+
+        return HTTPRetriever(retriever, **settings)
     if corpus is None:
         raise ValueError(f"retriever {retriever!r} needs a corpus to search")
     if isinstance(corpus, str | Path) and (Path(corpus) / MANIFEST).is_file():
         return open_index(corpus)
+    return open_index(cached_index(corpus, retriever, settings, cache_dir, stage))
+
+
+def cached_index(
+    corpus: str | Path | Sequence[Passage],
+    engine: str = "bm25",
+    settings: Mapping[str, Any] | None = None,
+    cache_dir: str | Path | None = None,
+    stage: Stage = silent,
+) -> Path:
+    """The folder of an index of this corpus, built now if it has not been before.
+
+    Args, raises: see `make_retriever`.
+    """
     folder = Path(cache_dir) if cache_dir is not None else cache_home() / "indexes"
-    key = sha256(repr((corpus_fingerprint(corpus), sorted(settings.items()))).encode()).hexdigest()[:16]
-    folder = folder / f"{retriever}-{key}"
-    build_index(corpus, folder, retriever, settings, stage)
-    return open_index(folder)
+    key = sha256(repr((corpus_fingerprint(corpus), sorted((settings or {}).items()))).encode()).hexdigest()[:16]
+    folder = folder / f"{engine}-{key}"
+    build_index(corpus, folder, engine, settings, stage)
+    return folder

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
+
+Item = TypeVar("Item")
 
 
 class RetrieverError(RuntimeError):
@@ -75,6 +77,16 @@ Stage = Callable[[str, "int | None"], AbstractContextManager[Callable[[int], Non
 def silent(name: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
     """A `Stage` that shows nothing."""
     return nullcontext(lambda count: None)
+
+
+def counted(items: Iterable[Item], advance: Callable[[int], None], every: int = 1_000) -> Iterator[Item]:
+    """The items, with their number told to `advance` now and then, for the speed of it."""
+    number = 0
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % every == 0:
+            advance(every)
+    advance(number % every)
 
 
 def check_search(queries: Sequence[str], k: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import tantivy
 
-from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, silent
+from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, counted, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
 from opid_gym_envs.searchqa.retrievers.words import analyzer, printable, query_analyzer
 
@@ -55,10 +55,9 @@ class BM25(IndexedRetriever):
         writer = index.writer(HEAP, num_threads=1)
         with stage("indexing words", len(passages)) as advance:
             advance(done)
-            for row, passage in enumerate(passages.read_from(done), done):
+            for row, passage in enumerate(counted(passages.read_from(done), advance), done):
                 text = printable(f"{passage.title}\n{passage.text}")
                 writer.add_document(tantivy.Document(contents=text, row=row))
-                advance(1)
                 if (row + 1) % COMMIT_EVERY == 0:
                     writer.commit()
             writer.commit()

@@ -9,7 +9,7 @@ from typing import Any
 import bm25s
 import numpy as np
 
-from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, silent
+from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, counted, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
 from opid_gym_envs.searchqa.retrievers.words import analyzer, printable, query_analyzer
 
@@ -36,10 +36,9 @@ class BM25S(IndexedRetriever):
         vocabulary: dict[str, int] = {}
         rows = []
         with stage("reading words", len(passages)) as advance:
-            for passage in passages:
+            for passage in counted(passages, advance):
                 stems = analyze(printable(f"{passage.title}\n{passage.text}"))
                 rows.append(np.array([vocabulary.setdefault(stem, len(vocabulary)) for stem in stems], np.int32))
-                advance(1)
         index = bm25s.BM25(k1=settings["k1"], b=settings["b"], method="lucene", backend="numba")
         with stage("computing scores", 1) as advance:
             index.index((rows, vocabulary), show_progress=False)

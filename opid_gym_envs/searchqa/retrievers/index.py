@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ from filelock import FileLock
 
 import opid_gym
 from opid_gym_envs.searchqa.corpus import Passage, fingerprint, read_corpus
-from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, complete_settings, silent
+from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, complete_settings, counted, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore, write_store
 
 # Name -> module and class. Imported when used: some take seconds, and need an extra.
@@ -99,7 +99,7 @@ def build_index(
         passages = read_corpus(corpus) if isinstance(corpus, str | Path) else iter(corpus)
         if found is None or found.count is None:
             with stage("reading passages", None) as advance:
-                count = write_store(folder / "passages", _counted(passages, advance))
+                count = write_store(folder / "passages", counted(passages, advance))
             if not count:
                 raise ValueError(f"the corpus {_name(corpus)} has no passages")
             wanted = _write(folder, wanted, count=count)
@@ -193,15 +193,14 @@ def _agreeing(folder: Path, wanted: Manifest, kind: type[IndexedRetriever]) -> M
         return None
     found = read_manifest(folder)
     fixed = set(wanted.settings) - kind.SEARCH_SETTINGS
-    differences = [
-        *([] if found.engine == wanted.engine else [f"engine {found.engine}, not {wanted.engine}"]),
-        *([] if found.corpus == wanted.corpus else [f"a corpus with fingerprint {found.corpus}, not {wanted.corpus}"]),
-        *(
-            f"{key}={found.settings.get(key)!r}, not {wanted.settings[key]!r}"
-            for key in sorted(fixed)
-            if found.engine == wanted.engine and found.settings.get(key) != wanted.settings[key]
-        ),
-    ]
+    differences = []
+    if found.corpus != wanted.corpus:
+        differences.append(f"another corpus (fingerprint {found.corpus}, this one has {wanted.corpus})")
+    if found.engine != wanted.engine:
+        differences.append(f"engine {found.engine}, not {wanted.engine}")
+    else:
+        changed = [key for key in sorted(fixed) if found.settings.get(key) != wanted.settings[key]]
+        differences += [f"{key}={found.settings.get(key)!r}, not {wanted.settings[key]!r}" for key in changed]
     if differences:
         raise IndexMismatch(f"{str(folder)!r} holds an index of {'; '.join(differences)}: give another folder")
     return found
@@ -213,12 +212,6 @@ def _write(folder: Path, manifest: Manifest, **changes: Any) -> Manifest:
     scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
     scratch.replace(folder / MANIFEST)
     return manifest
-
-
-def _counted(passages: Iterable[Passage], advance: Any) -> Iterator[Passage]:
-    for passage in passages:
-        yield passage
-        advance(1)
 
 
 def _name(corpus: str | Path | Sequence[Passage]) -> str:

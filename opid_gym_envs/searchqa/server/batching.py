@@ -1,0 +1,134 @@
+"""Requests that arrive together are searched together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from opid_gym_envs.searchqa.retrievers.base import Hit, Retriever, RetrieverError
+
+
+class Busy(Exception):
+    """The queue is full: come back later."""
+
+
+_Result = list[list[Hit]] | Exception
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    queries: Sequence[str]
+    k: int
+    future: asyncio.Future[list[list[Hit]]]
+
+
+class Batcher:
+    """Makes batches of concurrent requests for one retriever.
+
+    While a batch is being searched, requests collect; what has collected is the next batch, up to `batch_size`
+    queries. A request that arrives at rest waits `window` seconds for others. Requests with different numbers of
+    passages share a batch but not a search, so that each gets what it would get alone.
+
+    Args:
+        retriever: searches, in a thread of its own.
+        batch_size: most queries of a batch; a request with more is a batch by itself.
+        window: seconds.
+        limit: most queries that wait; `search` refuses what would be more.
+        observe: told the number of queries of each batch.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        *,
+        batch_size: int = 64,
+        window: float = 0.0,
+        limit: int = 4096,
+        observe: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self.retriever = retriever
+        self.limit = limit
+        self._batch_size, self._window, self._observe = batch_size, window, observe
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="retriever")
+        self._worker: asyncio.Task[None] | None = None
+        self.waiting = 0
+
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
+        """As `Retriever.search`, some time later.
+
+        Raises:
+            Busy: too many queries wait already.
+        """
+        if self.waiting + len(queries) > self.limit:
+            raise Busy
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._work())
+        request = _Waiting(queries, k, asyncio.get_running_loop().create_future())
+        self._queue.append(request)
+        self.waiting += len(queries)
+        self._arrived.set()
+        return await request.future
+
+    async def close(self) -> None:
+        """Finish what has been accepted, then stop."""
+        while self._queue:
+            await asyncio.wait([request.future for request in self._queue])
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+        self._thread.shutdown()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._queue:
+                self._arrived.clear()
+                await self._arrived.wait()
+                if self._window:
+                    await asyncio.sleep(self._window)
+            batch = self._take()
+            results = await loop.run_in_executor(self._thread, self._search, batch)
+            for request, result in zip(batch, results, strict=True):
+                if request.future.done():  # its client has gone
+                    continue
+                if isinstance(result, Exception):
+                    request.future.set_exception(result)
+                else:
+                    request.future.set_result(result)
+
+    def _take(self) -> list[_Waiting]:
+        batch = [self._queue.popleft()]
+        size = len(batch[0].queries)
+        while self._queue and size + len(self._queue[0].queries) <= self._batch_size:
+            batch.append(self._queue.popleft())
+            size += len(batch[-1].queries)
+        self.waiting -= size
+        self._observe(size)
+        return batch
+
+    def _search(self, batch: list[_Waiting]) -> list[_Result]:
+        """The result of each request, or what went wrong with it."""
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for number, request in enumerate(batch):
+            groups[request.k].append(number)
+        results: list[_Result] = [[] for _ in batch]
+        for k, members in groups.items():
+            for number, result in zip(
+                members, self._group([batch[number].queries for number in members], k), strict=True
+            ):
+                results[number] = result
+        return results
+
+    def _group(self, requests: list[Sequence[str]], k: int) -> list[_Result]:
+        try:
+            found = iter(self.retriever.search([query for queries in requests for query in queries], k))
+        except Exception as error:
+            if len(requests) == 1 or isinstance(error, RetrieverError):
+                return [error] * len(requests)
+            return [self._group([queries], k)[0] for queries in requests]  # nobody fails for another one's query
+        return [[next(found) for _ in queries] for queries in requests]
