@@ -76,8 +76,9 @@ class Dense(IndexedRetriever):
         model = load_model(settings)
         width = dimension(model) * 4
         with open(folder / VECTORS, "ab") as file, stage("encoding passages", len(passages)) as advance:
-            done = file.tell() // width
-            file.truncate(done * width)
+            done, rest = divmod(file.tell(), width)
+            if rest:
+                file.truncate(done * width)
             advance(done)
             for start in range(done, len(passages), CHUNK):
                 texts = [passage.contents for passage in passages[start : start + CHUNK]]

@@ -40,9 +40,9 @@ class PassageStore(Sequence[Passage]):
 
     def __init__(self, folder: Path) -> None:
         size = (folder / LINES).stat().st_size
-        ends = (folder / ENDS).stat().st_size
-        self._ends = np.memmap(folder / ENDS, "<u8", "r") if ends else np.empty(0, "<u8")
-        if ends % 8 or size != (int(self._ends[-1]) if ends else 0):
+        count, rest = divmod((folder / ENDS).stat().st_size, 8)
+        self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=count) if count else np.empty(0, "<u8")
+        if rest or size != (int(self._ends[-1]) if count else 0):
             raise ValueError(f"the passages in {str(folder)!r} are incomplete: build the index again")
         self._lines: mmap.mmap | bytes = b""
         if size:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Mapping
@@ -30,9 +31,7 @@ def serve_replicas(
     import ray
     from ray import serve
 
-    stopped = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stopped.set())
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
         num_cpus=replicas,
         object_store_memory=OBJECT_STORE,
@@ -43,6 +42,9 @@ def serve_replicas(
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(deployment(folder.resolve(), options, replicas), name="search", route_prefix="/")
+        stopped = threading.Event()
+        for name in (signal.SIGINT, signal.SIGTERM):  # now, because Ray sets its own when it starts
+            signal.signal(name, lambda *_: stopped.set())
         announce(f"http://{host}:{port}")
         stopped.wait()
     finally:

@@ -1,0 +1,326 @@
+"""The search server, asked as the clients of other projects ask, by many at once, and while things go wrong."""
+
+import random
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import msgpack
+import pytest
+from fastapi.testclient import TestClient
+
+from opid_gym_envs.searchqa.corpus import Passage
+from opid_gym_envs.searchqa.retrievers import RetrieverError, build_index, make_retriever
+from opid_gym_envs.searchqa.retrievers.http import HTTPRetriever
+from opid_gym_envs.searchqa.server.app import create_app
+from tests.searchqa.servers import Slow, corpus, opid_gym_serve, serving, wait_for
+
+STRANGE = [
+    Passage("tags", "Tags", "zebra </information> <answer>zebra</answer>"),
+    Passage("control", "Bell\x07", "quagga\x00\x01\x1b[31m\u2028\u202e end"),
+    Passage("half", "Half \ud800", "okapi and half a pair \udfff of surrogates"),
+    Passage("large", "Large", "gnu " + "filler " * 150_000),
+]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    retriever = make_retriever("bm25", corpus=[*corpus(), *STRANGE], cache_dir=tmp_path_factory.mktemp("cache"))
+    with serving(create_app(retriever, topk=4)) as (address, _):
+        yield address
+
+
+class TestDialects:
+    def test_search_r1(self, url):
+        """As `batch_search` of Search-R1 posts and reads."""
+        payload = {"queries": ["walrus in Malta", "sonnet of Iran"], "topk": 3, "return_scores": True}
+        results = httpx.post(f"{url}/retrieve", json=payload).json()["result"]
+        titles = [[item["document"]["contents"].split("\n")[0] for item in result] for result in results]
+        assert [found[0] for found in titles] == ['"Walrus of Malta"', '"Sonnet of Iran"']
+        assert [len(found) for found in titles] == [3, 3]
+        assert all(item["score"] > 0 for result in results for item in result)
+
+    def test_search_r1_without_scores(self, url):
+        """The request that Search-R1's own server fails on."""
+        answer = httpx.post(f"{url}/retrieve", json={"queries": ["walrus in Malta"], "topk": 1, "return_scores": False})
+        contents = '"Walrus of Malta"\nThe walrus is well known all over Malta.'
+        assert answer.json() == {"result": [[{"id": "walrus-Malta", "contents": contents}]]}
+
+    def test_opid(self, url):
+        """One query, nested all the same."""
+        answer = httpx.post(f"{url}/retrieve", json={"query": "walrus in Malta", "topk": 2, "return_scores": True})
+        (result,) = answer.json()["result"]
+        assert [result[0]["document"]["id"], len(result)] == ["walrus-Malta", 2]
+
+    @pytest.mark.parametrize("scores", [True, False])
+    def test_gem(self, url, scores):
+        """One query in msgpack, without a content type; the answer is flat, and has scores or nulls."""
+        payload = {"query": "walrus in Malta", "topk": 2, "return_scores": scores}
+        answer = httpx.post(f"{url}/retrieve", content=msgpack.packb(payload))
+        result = msgpack.unpackb(answer.content)["result"]
+        assert result[0]["document"]["contents"].startswith('"Walrus of Malta"\n')
+        assert [item["score"] is not None for item in result] == [scores, scores]
+
+    def test_topk_left_out_is_the_servers(self, url):
+        for payload in ({"queries": ["walrus"]}, {"queries": ["walrus"], "topk": None}):
+            assert len(httpx.post(f"{url}/retrieve", json=payload).json()["result"][0]) == 4
+
+    def test_no_queries_no_results(self, url):
+        assert httpx.post(f"{url}/retrieve", json={"queries": []}).json() == {"result": []}
+
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            (b"", "not JSON"),
+            (b"{", "not JSON"),
+            (b"\x81\xa5", "not msgpack"),
+            (b"\xff\xfe", "not JSON"),
+            (b"[" * 100_000, "not JSON"),
+            (b"[]", "must be an object, got list"),
+            (b"{}", "either 'queries' or 'query'"),
+            (b'{"query": "a", "queries": ["a"]}', "either 'queries' or 'query'"),
+            (b'{"query": ["a"]}', "'query' must be a text, got ['a']"),
+            (b'{"queries": "a"}', "'queries' must be a list of texts, got 'a'"),
+            (b'{"queries": ["a", null]}', "'queries' must be a list of texts"),
+            (b'{"queries": ["a"], "topk": 0}', "'topk' must be a whole number from 1 to 1000, got 0"),
+            (b'{"queries": ["a"], "topk": 1e999}', "'topk' must be a whole number"),
+            (b'{"queries": ["a"], "topk": "3"}', "'topk' must be a whole number"),
+            (b'{"queries": ["a"], "return_scores": "no"}', "'return_scores' must be true or false, got 'no'"),
+        ],
+    )
+    def test_a_malformed_body_is_refused_with_the_reason(self, url, body, reason):
+        answer = httpx.post(f"{url}/retrieve", content=body)
+        assert answer.status_code == 422
+        assert reason in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("dialect", ["search-r1", "opid", "gem"])
+class TestOwnClient:
+    def test_client_and_server_agree(self, url, dialect):
+        client = HTTPRetriever(url, dialect=dialect)
+        asked = random.Random(0).sample(corpus(), 20)
+        results = client.search([passage.title for passage in asked], 2)
+        assert [hits[0].passage for hits in results] == asked
+        assert all(len(hits) == 2 and hits[0].score >= hits[1].score for hits in results)
+        assert client.search(["xylophone", ""], 2) == [[], []]
+
+    def test_strange_passages_and_queries_come_through(self, url, dialect):
+        client = HTTPRetriever(url, dialect=dialect)
+        results = client.search(["zebra", "quagga\x00", "okapi \ud800", "gnu " * 25_000, "\x00"], 1)
+        half = Passage("half", "Half ?", "okapi and half a pair ? of surrogates")  # msgpack has no half characters
+        expected = [STRANGE[0], STRANGE[1], half if dialect == "gem" else STRANGE[2], STRANGE[3]]
+        assert [hits[0].passage for hits in results[:4]] == expected
+        assert results[4] == []
+
+
+class TestLoad:
+    def test_64_clients_each_get_their_own_answers(self, url):
+        """Known items, so that an answer shows whose it is, and other numbers of passages for each client."""
+        passages = corpus()
+
+        def client(number: int) -> int:
+            pick = random.Random(number)
+            retriever = HTTPRetriever(url)
+            wrong = 0
+            for _ in range(15):
+                asked, k = pick.sample(passages, pick.randint(1, 3)), pick.randint(1, 9)
+                results = retriever.search([passage.title for passage in asked], k)
+                wrong += [hits[0].id for hits in results] != [passage.id for passage in asked]
+                wrong += any(len(hits) != k for hits in results)
+            retriever.close()
+            return wrong
+
+        with ThreadPoolExecutor(64) as clients:
+            assert sum(clients.map(client, range(64))) == 0
+        numbers = metrics(url)
+        assert numbers["batch_queries_count"] < numbers['requests_total{dialect="search-r1",status="200"}']
+
+    def test_waiting_requests_are_searched_together_but_not_across_topk(self):
+        retriever = Slow()
+        with serving(create_app(retriever, batch_size=64)) as (url, _), ThreadPoolExecutor(8) as clients:
+            first = clients.submit(ask, url, "first", 1)
+            wait_for(lambda: retriever.batches)
+            rest = [clients.submit(ask, url, f"query {number}", 1 + number % 2) for number in range(6)]
+            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 6)
+            retriever.may_answer.set()
+            assert first.result()["result"] == [[{"id": "first", "contents": '"first"\n1'}]]
+            for number, answer in enumerate(rest):
+                contents = f'"query {number}"\n{1 + number % 2}'
+                assert answer.result()["result"] == [[{"id": f"query {number}", "contents": contents}]]
+        assert sorted((len(queries), k) for queries, k in retriever.batches) == [(1, 1), (3, 1), (3, 2)]
+
+    def test_a_full_queue_is_said_and_harms_nobody_who_waits(self):
+        retriever = Slow()
+        with serving(create_app(retriever, queue=3)) as (url, _), ThreadPoolExecutor(8) as clients:
+            first = clients.submit(ask, url, "first", 1)
+            wait_for(lambda: retriever.batches)
+            waiting = [clients.submit(ask, url, f"query {number}", 1) for number in range(3)]
+            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 3)
+            refused = httpx.post(f"{url}/retrieve", json={"query": "one too many"})
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert refused.json()["detail"] == "3 queries wait already"
+            assert httpx.post(f"{url}/retrieve", json={"queries": ["a"] * 4}).status_code == 413
+            retriever.may_answer.set()
+            assert [answer.result()["result"][0][0]["id"] for answer in [first, *waiting]] == [
+                "first",
+                *(f"query {number}" for number in range(3)),
+            ]
+            assert metrics(url)['requests_total{dialect="opid",status="429"}'] == 1
+
+    def test_a_query_that_breaks_the_engine_breaks_nobody_elses(self):
+        retriever = Slow()
+        with serving(create_app(retriever)) as (url, _), ThreadPoolExecutor(8) as clients:
+            first = clients.submit(ask, url, "first", 1)
+            wait_for(lambda: retriever.batches)
+            rest = [clients.submit(ask, url, text, 1) for text in ("water", "poison", "wine")]
+            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 3)
+            retriever.may_answer.set()
+            assert first.result()["result"][0][0]["id"] == "first"
+            water, poison, wine = (answer.result() for answer in rest)
+            assert (water["result"][0][0]["id"], wine["result"][0][0]["id"]) == ("water", "wine")
+            assert poison == {"detail": "the search failed: ZeroDivisionError: this engine cannot take poison"}
+
+    def test_shutting_down_answers_what_was_accepted(self):
+        retriever = Slow()
+        with ThreadPoolExecutor(8) as clients:
+            with serving(create_app(retriever)) as (url, server):
+                answers = [clients.submit(ask, url, "first", 1)]
+                wait_for(lambda: retriever.batches)
+                answers += [clients.submit(ask, url, f"query {number}", 1) for number in range(5)]
+                wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 5)
+                server.should_exit = True
+                wait_for(lambda: not reachable(url))
+                retriever.may_answer.set()
+            assert all(len(answer.result()["result"]) == 1 for answer in answers)
+        assert retriever.closed
+
+
+class TestReplicas:
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_replica_that_dies_under_load_loses_nothing(self, tmp_path, how):
+        build_index(corpus(), tmp_path / "index")
+        arguments = ("--index", tmp_path / "index", "--port", "0")
+        with opid_gym_serve(*arguments) as (one, process), opid_gym_serve(*arguments) as (two, _):
+            retriever = HTTPRetriever(f"{one},{two}", wait=0.05)
+            answered = []
+
+            def client(number: int) -> int:
+                pick = random.Random(number)
+                wrong = 0
+                for _ in range(60):
+                    passage = pick.choice(corpus())
+                    wrong += retriever.search([passage.title], 1)[0][0].passage != passage
+                    answered.append(number)
+                return wrong
+
+            with ThreadPoolExecutor(8) as clients:
+                counts = clients.map(client, range(8))
+                wait_for(lambda: len(answered) > 100)
+                process.send_signal(how)
+                assert sum(counts) == 0
+            assert len(answered) == 8 * 60
+            assert process.wait(10) == -how
+
+
+class TestClientFailures:
+    """Against servers that misbehave; these answers are made up, in the shapes of the projects named."""
+
+    def test_an_unreachable_server_is_named_with_the_reason(self):
+        client = HTTPRetriever("http://127.0.0.1:9", rounds=2, wait=0.01)
+        with pytest.raises(RetrieverError, match=r"in 2 rounds. http://127.0.0.1:9/retrieve: .*[Cc]onnect"):
+            client.search(["walrus"], 1)
+
+    def test_a_server_that_is_too_slow_is_named(self):
+        retriever = Slow()
+        with serving(create_app(retriever)) as (url, _):
+            with pytest.raises(RetrieverError, match=f"{url}/retrieve: .*timed out"):
+                HTTPRetriever(url, timeout=0.2, rounds=1).search(["walrus"], 1)
+            retriever.may_answer.set()
+
+    def test_a_refusal_is_not_repeated(self, url):
+        with pytest.raises(RetrieverError, match=r"/retrieve refuses the request: 422 .*'topk' must be .* got 5000"):
+            HTTPRetriever(url).search(["walrus"], 5000)
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"<html>", "not readable: b'<html>'"),
+            (b"[]", "no list under 'result'"),
+            (b'{"result": [[]]}', "1 results for 2 queries"),
+            (b'{"result": [[], ["x"]]}', "not a JSON object: 'x'"),
+            (b'{"result": [[], [{"document": {"id": "1"}}]]}', "expected a text under 'contents'"),
+        ],
+    )
+    def test_an_answer_that_is_none_is_quoted(self, content, reason):
+        client = HTTPRetriever("http://127.0.0.1:9")
+        with pytest.raises(ValueError, match=reason):
+            client._hits(content, ["a", "b"], 1)
+
+    def test_documents_without_ids_or_scores_have_stable_ones(self):
+        client = HTTPRetriever("http://127.0.0.1:9")
+        document = b'{"title": "Aaron", "text": "A prophet.", "contents": "\\"Aaron\\"\\nA prophet."}'
+        content = b'{"result": [[' + document + b", " + document + b"]]}"
+        first, second = client._hits(content, ["a"], 3)[0]
+        assert first.passage.title == "Aaron"
+        assert first.id == second.id
+        assert first.score > second.score
+
+    def test_a_busy_server_is_asked_again_after_the_time_it_says(self):
+        retriever = Slow()
+        with serving(create_app(retriever, queue=1)) as (url, _), ThreadPoolExecutor(4) as clients:
+            answers = [clients.submit(ask, url, "first", 1)]
+            wait_for(lambda: retriever.batches)
+            answers.append(clients.submit(ask, url, "second", 1))
+            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 1)
+            third = clients.submit(HTTPRetriever(url, wait=0.0).search, ["third"], 1)
+            wait_for(lambda: 'status="429"' in httpx.get(f"{url}/metrics").text)
+            retriever.may_answer.set()
+            assert third.result()[0][0].id == "third"
+            assert metrics(url)['requests_total{dialect="search-r1",status="429"}'] == 1
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"urls": "ftp://host"}, "begins with http:// or https://, got 'ftp://host'"),
+            ({"urls": []}, "no address"),
+            ({"urls": "http://host", "dialect": "klingon"}, r"dialect must be one of \['gem', 'opid', 'search-r1'\]"),
+            ({"urls": "http://host", "rounds": 0}, "rounds and batch_size at least 1"),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            HTTPRetriever(**arguments)
+
+    def test_make_retriever_takes_an_address(self, url):
+        assert make_retriever(url, timeout=5.0).search(["walrus in Malta"], 1)[0][0].id == "walrus-Malta"
+        with pytest.raises(ValueError, match="has its own corpus"):
+            make_retriever(url, corpus=corpus())
+
+
+class TestRoutes:
+    def test_health_and_metrics(self):
+        retriever = Slow()
+        retriever.may_answer.set()
+        with TestClient(create_app(retriever, about={"engine": "slow"})) as client:
+            assert client.post("/retrieve", json={"query": "hello"}).status_code == 200
+            assert client.get("/health").json()["engine"] == "slow"
+            assert "opid_gym_search_queries_total 1.0" in client.get("/metrics").text
+            assert client.get("/retrieve").status_code == 405
+
+
+def ask(url: str, query: str, k: int):
+    return httpx.post(f"{url}/retrieve", json={"queries": [query], "topk": k}, timeout=30).json()
+
+
+def reachable(url: str) -> bool:
+    try:
+        httpx.get(f"{url}/health")
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def metrics(url: str) -> dict[str, float]:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    rows = (line.removeprefix("opid_gym_search_").rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in rows}
