@@ -139,6 +139,10 @@ class ChatClient:
         prices: for `Usage.cost`.
         budget: see there.
         spent: what was used so far; give it to go on from an earlier client's.
+
+    Raises:
+        ValueError: a setting makes no sense.
+        ImportError: the ``llm`` extra is not installed.
     """
 
     base_url: str
@@ -158,6 +162,10 @@ class ChatClient:
     spent: Usage = field(default_factory=Usage)
 
     def __post_init__(self) -> None:
+        try:
+            import httpx  # noqa: F401
+        except ImportError:
+            raise ImportError("talking to an endpoint needs the llm extra: pip install 'opid-gym[llm]'") from None
         self.base_url = self.base_url.rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://, got {self.base_url!r}")
@@ -192,8 +200,6 @@ class ChatClient:
         Returns:
             One result a conversation, in order. Failures are results.
 
-        Raises:
-            RuntimeError: the ``llm`` extra is not installed.
         """
         return _run(self.complete_async(conversations, response_format=response_format, seconds=seconds))
 
@@ -207,10 +213,8 @@ class ChatClient:
         """As `complete`, within a running event loop."""
         if not conversations:
             return []
-        try:
-            import httpx
-        except ImportError:
-            raise RuntimeError("talking to an endpoint needs the llm extra: pip install 'opid-gym[llm]'") from None
+        import httpx
+
         options = {"temperature": self.temperature, "max_tokens": self.max_tokens, "response_format": response_format}
         body = {
             "model": self.model,

@@ -19,6 +19,12 @@ from opid_agents.skills.extract import Skills
 from opid_gym.evaluation import Evaluation
 from opid_gym.trajectory import Step, Trajectory
 
+# May change when a run is resumed: more iterations are a longer run of the same kind, and an endpoint may have moved.
+_FREE = (
+    "iterations",
+    *(f"analyzer.{key}" for key in ("base_url", "api_key_variable", "concurrency", "timeout", "seconds", "cache")),
+    *(f"analyzer.{key}" for key in ("requests", "tokens", "cost")),
+)
 _TOKENS = ("prompt_ids", "reply_ids", "log_probs")
 
 
@@ -44,8 +50,8 @@ class RunFolder:
             if not resume:
                 raise ValueError(f"{str(path)!r} holds a run already; resume it (--resume) or choose another folder")
             different = _differences(theirs, mine)
-            # More iterations are a longer run of the same kind.
-            different.pop("iterations", None)
+            for key in _FREE:
+                different.pop(key, None)
             if different:
                 listed = "; ".join(f"{key} was {a!r} and is {b!r}" for key, (a, b) in different.items())
                 raise ValueError(f"{str(path)!r} holds a run of another recipe: {listed}")

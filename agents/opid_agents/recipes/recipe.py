@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from opid_agents.learning.advantages import Mode
 from opid_agents.learning.learner import LEARNERS, Baseline
 from opid_agents.learning.losses import KlEstimator
+from opid_agents.skills.llm import JsonMode
 from opid_agents.skills.route import RoutingMode
 
 ExtractorName = Literal["rules", "llm", "self"]
@@ -119,21 +120,21 @@ class Skills(_Record):
 
 
 class Analyzer(_Record):
-    """The model behind an OpenAI-compatible endpoint that writes skills for extractor ``llm``; its replies are also
-    limited by ``max_tokens`` for extractor ``self``."""
+    """Who writes skills, if a model does: one behind an OpenAI-compatible endpoint (extractor ``llm``), or the policy
+    (``self``; then only ``prompt``, ``temperature``, ``max_tokens`` and ``retries`` count)."""
 
     base_url: str = Field("http://localhost:8000/v1", description="up to and including /v1")
     model: str = Field("default", description="the model's name on the server")
     api_key_variable: str | None = Field(
         None, description="environment variable that holds the API key; the key itself belongs in no recipe"
     )
-    prompt: str = Field("household", description="bundled prompt or path of a TOML file")
-    json_mode: Literal["none", "object", "schema"] = Field(
+    prompt: str = Field("general", description="bundled prompt or path of a TOML file")
+    json_mode: JsonMode = Field(
         "none", description="what the server is asked for: nothing, a JSON object, or JSON of the skills' schema"
     )
     temperature: float = Field(0.3, ge=0, description="of its replies")
     max_tokens: int = Field(800, ge=16, description="a reply has at most so many tokens")
-    attempts: int = Field(2, ge=1, description="a reply that does not parse is sent back so often, less one")
+    retries: int = Field(1, ge=0, description="how often a reply that does not parse is sent back with the error")
     concurrency: int = Field(16, ge=1, description="requests under way at once")
     timeout: float = Field(60.0, gt=0, description="seconds for one request")
     seconds: float = Field(300.0, gt=0, description="seconds for an iteration's requests; what is late has no skills")

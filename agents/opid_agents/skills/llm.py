@@ -1,0 +1,113 @@
+"""A model behind an OpenAI-compatible endpoint as the writer of skills, with a cache on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from opid_agents.openai_api import ChatClient, Usage
+from opid_agents.skills.analyze import Conversation, Reply
+from opid_agents.skills.report import SkillReport
+
+JsonMode = Literal["none", "object", "schema"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointWriter:
+    """Asks a model behind an endpoint; see `opid_agents.openai_api.ChatClient` for what it survives.
+
+    Attributes:
+        client: the endpoint.
+        json_mode: what the server is asked for: ``none``: nothing in particular; ``object``: a JSON object;
+            ``schema``: JSON of `opid_agents.skills.report.SkillReport`'s schema, where the server can do that.
+        seconds: for one call; what is not answered by then has failed.
+        cache: where good replies are kept; None: nowhere.
+    """
+
+    client: ChatClient
+    json_mode: JsonMode = "none"
+    seconds: float | None = None
+    cache: ReplyCache | None = None
+
+    def fits(self, conversation: Conversation) -> bool:
+        """Always: how much a server takes is not known here, and it says so itself."""
+        return True
+
+    def write(self, conversations: Sequence[Conversation]) -> tuple[list[Reply], dict[str, float]]:
+        """A reply to each conversation, from the cache where it is there.
+
+        The figures: ``cached`` (conversations), ``calls`` (requests sent, those of the client's own retries too),
+        ``prompt_tokens``, ``completion_tokens`` and ``cost``.
+        """
+        kept = [self.cache.get(self._key(conversation)) if self.cache else None for conversation in conversations]
+        missing = [conversation for conversation, text in zip(conversations, kept, strict=True) if text is None]
+        before = self.client.spent
+        results = iter(self.client.complete(missing, response_format=self._format(), seconds=self.seconds))
+        replies = []
+        for text in kept:
+            if text is not None:
+                replies.append(Reply(text))
+            else:
+                result = next(results)
+                replies.append(Reply(result.text, result.failure))
+        return replies, _figures(before, self.client.spent) | {"cached": float(len(kept) - len(missing))}
+
+    def keep(self, conversation: Conversation, reply: str) -> None:
+        """Keep a good reply."""
+        if self.cache is not None:
+            self.cache.put(self._key(conversation), reply)
+
+    def _key(self, conversation: Conversation) -> str:
+        client = self.client
+        settings = [client.model, client.temperature, client.max_tokens, dict(client.extra), self.json_mode]
+        return json.dumps([settings, conversation], sort_keys=True)
+
+    def _format(self) -> dict[str, Any] | None:
+        if self.json_mode == "none":
+            return None
+        if self.json_mode == "object":
+            return {"type": "json_object"}
+        schema = {"name": "skills", "schema": SkillReport.model_json_schema()}
+        return {"type": "json_schema", "json_schema": schema}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyCache:
+    """Replies by what was asked, one small file each; several processes may share the folder."""
+
+    folder: Path
+
+    def get(self, key: str) -> str | None:
+        """The reply kept under a key; None if there is none that can be read."""
+        try:
+            kept = json.loads(self._file(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return kept["reply"] if isinstance(kept, dict) and isinstance(kept.get("reply"), str) else None
+
+    def put(self, key: str, reply: str) -> None:
+        """Keep a reply; a file is never seen half-written."""
+        file = self._file(key)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=file.parent, suffix=".part", delete=False) as part:
+            json.dump({"asked": json.loads(key), "reply": reply}, part)
+        os.replace(part.name, file)
+
+    def _file(self, key: str) -> Path:
+        digest = hashlib.sha256(key.encode("ascii")).hexdigest()
+        return self.folder / digest[:2] / f"{digest[2:]}.json"
+
+
+def _figures(before: Usage, after: Usage) -> dict[str, float]:
+    return {
+        "calls": float(after.requests - before.requests),
+        "prompt_tokens": float(after.prompt_tokens - before.prompt_tokens),
+        "completion_tokens": float(after.completion_tokens - before.completion_tokens),
+        "cost": after.cost - before.cost,
+    }

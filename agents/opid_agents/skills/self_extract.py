@@ -1,0 +1,61 @@
+"""The policy itself as the writer of skills: no other model, the same JSON and the same checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from opid_agents.policy import Policy
+from opid_agents.skills.analyze import Conversation, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyWriter:
+    """Samples replies from a policy.
+
+    A conversation is given to it as one prompt, as in play. Randomness is torch's global generator, which a training
+    run seeds anew in every iteration.
+
+    Attributes:
+        policy: who writes.
+        max_tokens: a reply has at most so many tokens.
+        temperature: of the sampling.
+        batch: conversations answered at once.
+    """
+
+    policy: Policy
+    max_tokens: int = 512
+    temperature: float = 0.7
+    batch: int = 16
+
+    def fits(self, conversation: Conversation) -> bool:
+        """Whether prompt and reply fit the model's context."""
+        return len(self._prompt(conversation)) + self.max_tokens <= self.policy.context
+
+    def write(self, conversations: Sequence[Conversation]) -> tuple[list[Reply], dict[str, float]]:
+        """A reply to each conversation that fits; the figures are ``prompt_tokens`` and ``completion_tokens``."""
+        prompts = [self._prompt(conversation) for conversation in conversations]
+        fitting = [i for i, prompt in enumerate(prompts) if len(prompt) + self.max_tokens <= self.policy.context]
+        replies = [Reply(None, "too_long") for _ in conversations]
+        tokens = 0
+        # Prompts of like length together: a batch is as slow as its longest.
+        fitting.sort(key=lambda i: len(prompts[i]))
+        for start in range(0, len(fitting), self.batch):
+            chosen = fitting[start : start + self.batch]
+            samples = self.policy.sample(
+                [prompts[i] for i in chosen],
+                max_new_tokens=self.max_tokens,
+                temperature=self.temperature,
+                stop=self.policy.stop_ids(),
+            )
+            for i, ids in zip(chosen, samples.reply_ids, strict=True):
+                replies[i] = Reply(self.policy.decode(ids))
+                tokens += len(ids)
+        read = sum(len(prompts[i]) for i in fitting)
+        return replies, {"prompt_tokens": float(read), "completion_tokens": float(tokens)}
+
+    def keep(self, conversation: Conversation, reply: str) -> None:
+        """Nothing: the policy changes, and with it what it would write."""
+
+    def _prompt(self, conversation: Conversation) -> list[int]:
+        return self.policy.encode("\n\n".join(message["content"] for message in conversation) + "\n")
