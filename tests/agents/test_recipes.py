@@ -36,7 +36,7 @@ def test_values_are_changed_by_text(text, read):
     [
         ("learning_rat=1", "unknown recipe key 'learning_rat' .*given 1.*did you mean 'learning_rate'"),
         ("step_weight=1", "did you mean 'skills.step_weight'|'step_weight'"),
-        ("learner=ppo", r"learner: got 'ppo'; unknown learner; allowed: \['grpo', 'opid'\]"),
+        ("learner=ppo", r"learner: got 'ppo'; unknown learner; allowed: \['gigpo', 'grpo', "),
         ("tasks=0", "tasks: got 0; .*greater than or equal to 1"),
         ("tasks=many", "tasks: got 'many'; .*integer"),
         ("advantage_mode=std", "advantage_mode: got 'std'; .*'mean_std_norm' or 'mean_norm'"),

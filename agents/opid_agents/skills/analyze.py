@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from opid_agents.skills.extract import Extraction, Skills, succeeded
-from opid_agents.skills.report import SkillReportError, parse_skills
+from opid_agents.skills.report import SkillReportError, parse_skills, reply_schema
 from opid_gym.trajectory import Step, Trajectory
 
 Conversation = list[dict[str, str]]
@@ -147,8 +147,13 @@ class Writer(Protocol):
     def fits(self, conversation: Conversation) -> bool:
         """Whether a conversation is short enough for it."""
 
-    def write(self, conversations: Sequence[Conversation]) -> tuple[list[Reply], dict[str, float]]:
-        """A reply to each, in order, and figures to log. Failures are replies, not exceptions."""
+    def write(
+        self, conversations: Sequence[Conversation], schema: Mapping[str, Any]
+    ) -> tuple[list[Reply], dict[str, float]]:
+        """A reply to each, in order, and figures to log. Failures are replies, not exceptions.
+
+        `schema` is that of the JSON wanted, for writers that can be held to one.
+        """
 
     def keep(self, conversation: Conversation, reply: str) -> None:
         """A reply was good: a writer with a cache may keep it."""
@@ -194,7 +199,8 @@ class WrittenSkills:
         for last in [False] * self.retries + [True]:
             if not waiting:
                 break
-            replies, figures = self.writer.write(list(waiting.values()))
+            longest = max(len(groups[g][i]) for g, i in waiting)
+            replies, figures = self.writer.write(list(waiting.values()), reply_schema(longest))
             metrics.update(figures)
             again: dict[tuple[int, int], Conversation] = {}
             for (place, conversation), reply in zip(waiting.items(), replies, strict=True):

@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from opid_agents.openai_api import ChatClient, Usage
 from opid_agents.skills.analyze import Conversation, Reply
-from opid_agents.skills.report import SkillReport
 
 JsonMode = Literal["none", "object", "schema"]
 
@@ -25,7 +24,7 @@ class EndpointWriter:
     Attributes:
         client: the endpoint.
         json_mode: what the server is asked for: ``none``: nothing in particular; ``object``: a JSON object;
-            ``schema``: JSON of `opid_agents.skills.report.SkillReport`'s schema, where the server can do that.
+            ``schema``: JSON of the very schema, where the server can do that.
         seconds: for one call; what is not answered by then has failed.
         cache: where good replies are kept; None: nowhere.
     """
@@ -39,7 +38,9 @@ class EndpointWriter:
         """Always: how much a server takes is not known here, and it says so itself."""
         return True
 
-    def write(self, conversations: Sequence[Conversation]) -> tuple[list[Reply], dict[str, float]]:
+    def write(
+        self, conversations: Sequence[Conversation], schema: Mapping[str, Any]
+    ) -> tuple[list[Reply], dict[str, float]]:
         """A reply to each conversation, from the cache where it is there.
 
         The figures: ``cached`` (conversations), ``calls`` (requests sent, those of the client's own retries too),
@@ -48,7 +49,7 @@ class EndpointWriter:
         kept = [self.cache.get(self._key(conversation)) if self.cache else None for conversation in conversations]
         missing = [conversation for conversation, text in zip(conversations, kept, strict=True) if text is None]
         before = self.client.spent
-        results = iter(self.client.complete(missing, response_format=self._format(), seconds=self.seconds))
+        results = iter(self.client.complete(missing, response_format=self._format(schema), seconds=self.seconds))
         replies = []
         for text in kept:
             if text is not None:
@@ -68,13 +69,12 @@ class EndpointWriter:
         settings = [client.model, client.temperature, client.max_tokens, dict(client.extra), self.json_mode]
         return json.dumps([settings, conversation], sort_keys=True)
 
-    def _format(self) -> dict[str, Any] | None:
+    def _format(self, schema: Mapping[str, Any]) -> dict[str, Any] | None:
         if self.json_mode == "none":
             return None
         if self.json_mode == "object":
             return {"type": "json_object"}
-        schema = {"name": "skills", "schema": SkillReport.model_json_schema()}
-        return {"type": "json_schema", "json_schema": schema}
+        return {"type": "json_schema", "json_schema": {"name": "skills", "schema": dict(schema)}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ StepIndex = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^-
 
 
 class SkillReport(BaseModel):
-    """What an analyzer says about one finished trajectory. ``SkillReport.model_json_schema()`` is the schema
-    to ask a model for."""
+    """What an analyzer says about one finished trajectory. See `reply_schema` for what to ask a server for."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -38,6 +37,29 @@ class SkillReport(BaseModel):
         default_factory=dict,
         description="For the few critical steps: step index, from 0, to one short imperative sentence.",
     )
+
+
+def reply_schema(steps: int) -> dict[str, Any]:
+    """The JSON schema of a report on a trajectory of so many steps, in the few words that every server understands.
+
+    It is narrower than what `parse_skills` takes: servers hold a model to it token by token, and a small model would
+    fill whatever room it is given.
+    """
+
+    def text(longest: int) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1, "maxLength": longest}
+
+    skills = {
+        "type": "object",
+        "properties": {str(index): text(160) for index in range(steps)},
+        "additionalProperties": False,
+    }
+    return {
+        "type": "object",
+        "properties": {"episode_summary": text(300), "episode_skill": text(300), "step_skills": skills},
+        "required": ["episode_summary", "episode_skill", "step_skills"],
+        "additionalProperties": False,
+    }
 
 
 class SkillReportError(ValueError):

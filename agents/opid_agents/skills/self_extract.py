@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from opid_agents.policy import Policy
 from opid_agents.skills.analyze import Conversation, Reply
@@ -32,8 +33,11 @@ class PolicyWriter:
         """Whether prompt and reply fit the model's context."""
         return len(self._prompt(conversation)) + self.max_tokens <= self.policy.context
 
-    def write(self, conversations: Sequence[Conversation]) -> tuple[list[Reply], dict[str, float]]:
-        """A reply to each conversation that fits; the figures are ``prompt_tokens`` and ``completion_tokens``."""
+    def write(
+        self, conversations: Sequence[Conversation], schema: Mapping[str, Any]
+    ) -> tuple[list[Reply], dict[str, float]]:
+        """A reply to each conversation that fits, held to no schema; the figures are ``prompt_tokens`` and
+        ``completion_tokens``."""
         prompts = [self._prompt(conversation) for conversation in conversations]
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt) + self.max_tokens <= self.policy.context]
         replies = [Reply(None, "too_long") for _ in conversations]
