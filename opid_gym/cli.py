@@ -68,7 +68,13 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # agents and worlds of the user's own are found where the command is run
     for group, commands in (("opid_gym.commands", app), ("opid_gym.serve", serve)):
         for point in sorted(entry_points(group=group)):
-            commands.command(point.name)(explain_errors(_plugged(point)))
+            plugged = _plugged(point)
+            if isinstance(plugged, typer.Typer):  # a command with commands of its own
+                for command in plugged.registered_commands:
+                    command.callback = explain_errors(command.callback) if command.callback else None
+                commands.add_typer(plugged, name=point.name)
+            else:
+                commands.command(point.name)(explain_errors(plugged))
     if serve.registered_commands:
         app.add_typer(serve, name="serve")
     app()
@@ -294,9 +300,9 @@ def result_table(result: Evaluation, title: str) -> Table:
     return table
 
 
-def _plugged(point: EntryPoint) -> Callable[..., Any]:
+def _plugged(point: EntryPoint) -> Callable[..., Any] | typer.Typer:
     try:
-        command: Callable[..., Any] = point.load()
+        command: Callable[..., Any] | typer.Typer = point.load()
         return command
     except ModuleNotFoundError as error:
         problem = error  # one broken plug-in must not take the other commands away

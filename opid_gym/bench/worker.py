@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import struct
 import threading
 import time
 import traceback
@@ -87,22 +86,22 @@ class Deadline:
     'agent'
     """
 
-    _FORMAT = struct.Struct("dd")
-
     def __init__(self, path: str | Path) -> None:
         with open(path, "ab") as file:
-            file.truncate(self._FORMAT.size)
+            file.truncate(16)
         with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), self._FORMAT.size)
+            # Each number is stored at once; `struct.pack_into` would fill its target with zeros first.
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 16)).cast("d")
 
     def enter(self, phase: str) -> None:
         """A phase begins now."""
-        self._FORMAT.pack_into(self._map, 0, time.monotonic(), PHASES.index(phase))
+        # In this order: whoever reads in between sees the phase before, but as if it had just begun.
+        self._numbers[0] = time.monotonic()
+        self._numbers[1] = PHASES.index(phase)
 
     def read(self) -> tuple[str, float]:
-        """The phase, and when it began on the clock of `time.monotonic`; 0.0 if none has."""
-        since, phase = self._FORMAT.unpack_from(self._map)
-        return PHASES[int(phase)], since
+        """The phase, and when it began on the clock of `time.monotonic`."""
+        return PHASES[int(self._numbers[1])], self._numbers[0]
 
 
 class AgentFailure(Exception):

@@ -18,6 +18,7 @@ import pytest
 
 from opid_gym.bench.harness import Plan, Shard, Summary, Watch, choose_tasks, run
 from opid_gym.bench.results import EpisodeResult, read_results
+from opid_gym.bench.worker import Deadline
 from opid_gym.roster import parse_spec
 from opid_gym.trajectory import read_jsonl
 from tests.troublemakers import TROUBLE
@@ -109,6 +110,25 @@ def test_only_the_episode_where_an_agent_goes_wrong_is_failed(tmp_path: Path, ag
     }  # fmt: skip
     assert all(r.failure is None for r in results if r.task_id != TROUBLE or r.agent == "expert")
     assert (summary.played, summary.failed) == (10, 1)
+
+
+def test_a_deadline_that_is_read_while_it_is_written_is_never_long_ago(tmp_path: Path) -> None:
+    path = tmp_path / "deadline"
+    code = f"""
+from opid_gym.bench.worker import Deadline
+deadline = Deadline({str(path)!r})
+while True:
+    deadline.enter("agent")
+    deadline.enter("environment")
+"""
+    deadline = Deadline(path)
+    deadline.enter("setup")
+    with subprocess.Popen([sys.executable, "-c", code]) as writer:
+        while deadline.read()[0] == "setup":
+            time.sleep(0.01)
+        oldest = max(time.monotonic() - deadline.read()[1] for _ in range(200_000))
+        writer.kill()
+    assert oldest < 5
 
 
 def test_failed_episodes_are_played_again_only_when_asked(tmp_path: Path) -> None:

@@ -88,16 +88,17 @@ def test_misuse_is_named() -> None:
     assert list(play(corridor(1), RandomAgent(1), [])) == []
 
 
-def test_the_random_agents_choices_do_not_depend_on_its_neighbours() -> None:
-    def actions(num_envs: int) -> list[str]:
-        agent = RandomAgent(num_envs, seed=7)
-        infos = {
-            "admissible_actions": np.array([("a", "b", "c")] * num_envs + [()], dtype=object)[:-1],
-            "_admissible_actions": np.ones(num_envs, dtype=bool),
-        }
-        return [agent.act([""] * num_envs, infos)[0] for _ in range(20)]
+def test_the_random_agents_choices_depend_on_nothing_but_seed_and_task() -> None:
+    def actions(num_envs: int, task_ids: list[str], seed: int = 7) -> dict[str, list[list[str]]]:
+        played: dict[str, list[list[str]]] = {}
+        for trajectory in play(corridor(num_envs), RandomAgent(num_envs, seed=seed), task_ids):
+            played.setdefault(trajectory.task_id, []).append([step.action for step in trajectory.steps])
+        return played
 
-    assert actions(1) == actions(4)
+    alone = actions(1, ["walk-3"])
+    assert actions(4, ["walk-5", "walk-2", "walk-3", "walk-4", "walk-1"])["walk-3"] == alone["walk-3"]
+    assert len({str(actions(1, ["walk-3"], seed)) for seed in range(10)}) > 3
+    assert len({str(again) for again in actions(2, ["walk-5"] * 10)["walk-5"]}) > 3
 
 
 def test_wilson_agrees_with_published_values() -> None:
