@@ -14,14 +14,16 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from importlib import resources
+from types import NoneType
 from typing import Any
 
 import numpy as np
 
 from opid_gym.evaluation import wilson
-from opid_gym.trajectory import Step, Trajectory
+from opid_gym.trajectory import Step
 from opid_gym.viewer.reading import Collection, Run
 
 # In the order in which each may use those before it.
@@ -34,20 +36,18 @@ _SCALE_QUANTILE = 0.98
 def build_page(collection: Collection) -> str:
     """The page, as HTML in ASCII."""
     style, script = _asset("viewer.css"), "\n".join(_module(name) for name in _SCRIPTS)
+    runs: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     bodies: list[str] = []
     for number, run in enumerate(collection.runs):
+        scale = _Scale()
         for row, body in _rows(number, run):
-            if body is not None:
-                row["body"] = len(bodies)
-                bodies.append(_pack(body))
+            for step in body["steps"]:
+                scale.add(step.get("tokens", {}))
+            bodies.append(_pack(body))
             rows.append(row)
-    index = {
-        "title": collection.title,
-        "problems": collection.problems,
-        "runs": [_describe_run(run) for run in collection.runs],
-        "rows": rows,
-    }
+        runs.append({**_describe_run(run), "scale": scale.strongest()})
+    index = {"title": collection.title, "problems": collection.problems, "runs": runs, "rows": rows}
     return _fill(
         _asset("viewer.html"),
         title=html.escape(_ascii(collection.title)),
@@ -63,21 +63,20 @@ def build_page(collection: Collection) -> str:
 
 
 def _describe_run(run: Run) -> dict[str, Any]:
+    success = {name: _rates(record) for name, record in run.evaluations.items()}
+    success["results"] = _count((str(e.get("task_type", "")), bool(e.get("success"))) for e in run.episodes)
+    success["recorded episodes"] = _count((t.task_type, bool(t.success)) for t in run.trajectories.values())
     return {
         "name": run.name,
         "recipe": run.recipe,
         "versions": run.versions,
         "metrics": run.metrics,
-        "success": {
-            **{name: _rates(record) for name, record in run.evaluations.items()},
-            **({"recorded episodes": counted} if (counted := _count_successes(run)) else {}),
-        },
-        "scale": _scale(run.trajectories.values()),
+        "success": {name: rates for name, rates in success.items() if rates},
     }
 
 
-def _rows(number: int, run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any] | None]]:
-    """What the list shows of each episode, and what is shown of it when it is chosen."""
+def _rows(number: int, run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """What the list shows of each trajectory, and what is shown of it when it is chosen."""
     for key, trajectory in run.trajectories.items():
         row = {
             "run": number,
@@ -103,23 +102,6 @@ def _rows(number: int, run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any
             "metadata": trajectory.metadata,
         }
         yield row, body
-    for key, episode in enumerate(run.episodes):
-        yield (
-            {
-                "run": number,
-                "key": len(run.trajectories) + key,
-                "iteration": None,
-                "task": str(episode.get("task", episode["task_id"])),
-                "task_id": str(episode["task_id"]),
-                "type": str(episode.get("task_type", "")),
-                "success": bool(episode.get("success")),
-                "truncated": False,
-                "group": 0,
-                "return": episode.get("episode_return"),
-                "length": episode.get("length"),
-            },
-            None,
-        )
 
 
 def _step(step: Step) -> dict[str, Any]:
@@ -144,57 +126,58 @@ def _tokens(step: Step) -> dict[str, Any] | None:
     if not isinstance(tokens, Mapping):
         return None
     texts = tokens.get("texts")
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+    if not isinstance(texts, list) or {*map(type, texts)} - {str}:
         return None
     numbers = {
         name: values
         for name in ("log_probs", *_CHANNELS)
         if isinstance(values := tokens.get(name), list)
         and len(values) == len(texts)
-        and all(value is None or isinstance(value, (int, float)) for value in values)
+        and {*map(type, values)} <= {int, float, NoneType}
     }
     return {"texts": texts, **numbers}
 
 
-def _scale(trajectories: Iterable[Trajectory]) -> dict[str, float]:
-    """The magnitude at which each channel's colour is strongest."""
-    values: dict[str, list[float]] = {name: [] for name in (*_CHANNELS, "sum")}
-    for trajectory in trajectories:
-        for step in trajectory.steps:
-            tokens = _tokens(step) or {}
-            known = [tokens[name] for name in _CHANNELS if name in tokens]
-            for name in _CHANNELS:
-                values[name] += [abs(v) for v in tokens.get(name, ()) if v and math.isfinite(v)]
+class _Scale:
+    """Finds the magnitude at which each channel's colour is strongest."""
+
+    def __init__(self) -> None:
+        self._single: dict[str, list[float | None]] = {name: [] for name in _CHANNELS}
+        self._paired: dict[str, list[float | None]] = {name: [] for name in _CHANNELS}
+
+    def add(self, tokens: Mapping[str, Any]) -> None:
+        """Take the values of a reply's tokens into account."""
+        known = [name for name in _CHANNELS if name in tokens]
+        for name in known:
+            self._single[name] += tokens[name]
             if len(known) == len(_CHANNELS):
-                values["sum"] += [abs(a + b) for a, b in zip(*known, strict=True) if a is not None and b is not None]
-    return {
-        name: float(f"{np.quantile(magnitudes, _SCALE_QUANTILE):.2g}")
-        for name, magnitudes in values.items()
-        if magnitudes
-    }
+                self._paired[name] += tokens[name]
+
+    def strongest(self) -> dict[str, float]:
+        """By channel; one without a value other than 0 is left out."""
+        values = {name: np.array(self._single[name], dtype=float) for name in _CHANNELS}
+        values["sum"] = np.sum([np.array(self._paired[name], dtype=float) for name in _CHANNELS], axis=0)
+        sizes = {name: np.abs(array[np.isfinite(array) & (array != 0)]) for name, array in values.items()}
+        return {
+            name: float(f"{np.quantile(array, _SCALE_QUANTILE):.2g}") for name, array in sizes.items() if len(array)
+        }
 
 
-def _count_successes(run: Run) -> list[dict[str, Any]]:
-    outcomes: dict[str, list[bool]] = {}
-    for trajectory in run.trajectories.values():
-        outcomes.setdefault(trajectory.task_type, []).append(bool(trajectory.success))
-    for episode in run.episodes:
-        outcomes.setdefault(str(episode.get("task_type", "")), []).append(bool(episode.get("success")))
-    total = [outcome for group in outcomes.values() for outcome in group]
+def _count(outcomes: Iterable[tuple[str, bool]]) -> list[dict[str, Any]]:
+    """Success by task type, and of all, from pairs of a task type and an outcome."""
+    groups: dict[str, list[bool]] = {}
+    for task_type, success in outcomes:
+        groups.setdefault(task_type, []).append(success)
+    total = [success for group in groups.values() for success in group]
     return [
-        {"type": name, "episodes": len(group), **_interval(group)}
-        for name, group in [*sorted(outcomes.items()), ("all", total)]
+        {"type": name, "episodes": len(group), **asdict(wilson(sum(group), len(group)))}
+        for name, group in [*sorted(groups.items()), ("all", total)]
         if group
     ]
 
 
-def _interval(outcomes: Sequence[bool]) -> dict[str, float]:
-    interval = wilson(sum(outcomes), len(outcomes))
-    return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
-
-
 def _rates(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """`Evaluation.to_dict` as `_count_successes` gives it."""
+    """`Evaluation.to_dict` as `_count` gives it."""
     success = evaluation.get("success")
     total = {"episodes": evaluation.get("episodes"), **(success if isinstance(success, dict) else {})}
     wanted = ("episodes", "estimate", "low", "high")

@@ -42,7 +42,7 @@ class Run:
         evaluations: by the name of their file (``evaluation``, ``before``, ``after``), as `Evaluation.to_dict` gives.
         trajectories: by their number, which is the line in their file counted from 0.
         skills: what was extracted from a trajectory, by the number of the trajectory.
-        episodes: results without steps, as a benchmark writes them.
+        episodes: results without steps, as `opid-gym bench` writes them.
     """
 
     name: str
@@ -105,7 +105,10 @@ def read_folder(path: str | Path) -> Collection:
         elif "episode_skill" in sample:
             run(folder).skills = {r["trajectory"]: r for r in records.values() if isinstance(r.get("trajectory"), int)}
         elif "task_id" in sample:
-            run(folder if file.stem == "episodes" else separate).episodes = list(records.values())
+            for record in records.values():
+                # `opid-gym bench` writes all its agents and environments to one file.
+                labels = [str(record[name]) for name in ("agent", "env") if name in record]
+                run(f"{separate}: {' on '.join(labels)}" if labels else separate).episodes.append(record)
         elif "iteration" in sample:
             run(folder).metrics = list(records.values())
     collection.runs = [runs[name] for name in sorted(runs) if _has_results(runs[name])]

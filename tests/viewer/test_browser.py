@@ -101,8 +101,9 @@ def texts(browser: Any, selector: str) -> list[str]:
 
 
 def press(browser: Any, *keys: str) -> None:
+    """Type, wherever the focus is."""
     for key in keys:
-        browser.switch_to.active_element.send_keys(key)
+        webdriver.ActionChains(browser).send_keys(key).perform()
 
 
 def address(browser: Any) -> str:
@@ -165,7 +166,7 @@ def test_tokens_are_coloured_by_the_chosen_advantage_and_say_their_numbers(open_
     page = open_page(address="#run=mine&trajectory=1&step=1")
     wait(lambda: len(texts(page, "#step-0 .token")) == 3)
     assert texts(page, "#step-0 .piece") == [" go to", " shelf 1", "↵"]
-    assert texts(page, "#step-0 .value") == ["−0.2", "+0.1", "0"]
+    assert texts(page, "#step-0 .value") == ["−.20", "+.10", "0"]
     assert texts(page, ".legend span")[0] == "≤ −0.2"
 
     def colours() -> list[str]:
@@ -176,12 +177,12 @@ def test_tokens_are_coloured_by_the_chosen_advantage_and_say_their_numbers(open_
     down, up, none = colours()
     assert len({down, up, none}) == 3
     page.find_element(By.CSS_SELECTOR, "[data-channel=outcome]").click()
-    wait(lambda: texts(page, "#step-0 .value") == ["+0.5"] * 3)
+    wait(lambda: texts(page, "#step-0 .value") == ["+.50"] * 3)
     assert len(set(colours())) == 1
     assert texts(page, ".legend span")[0] == "≤ −0.5"
     assert "colour=outcome" in address(page)
     press(page, "c")
-    wait(lambda: texts(page, "#step-0 .value") == ["+0.3", "+0.6", "+0.5"])
+    wait(lambda: texts(page, "#step-0 .value") == ["+.30", "+.60", "+.50"])
     press(page, "c")
     wait(lambda: texts(page, "#step-0 .value") == ["", "", ""])
 

@@ -31,7 +31,7 @@ def test_the_index_describes_rows_and_the_bodies_hold_the_rest(tmp_path: Path) -
     index = packed(page, "index")
     assert index["title"] == "mine"
     assert index["rows"][5] == {
-        "run": 0, "key": 5, "body": 5, "iteration": 2, "task": "put mug 2 in shelf", "task_id": "task-2",
+        "run": 0, "key": 5, "iteration": 2, "task": "put mug 2 in shelf", "task_id": "task-2",
         "type": "pick_and_place", "success": False, "truncated": False, "group": 2, "return": 0.0, "length": 3,
     }  # fmt: skip
     assert index["runs"][0]["scale"] == {"outcome": 0.5, "skill": 0.2, "sum": 0.6}
@@ -41,6 +41,17 @@ def test_the_index_describes_rows_and_the_bodies_hold_the_rest(tmp_path: Path) -
     assert body["episode_skill"] == "look on the shelves"
     assert body["steps"][1]["tokens"]["texts"] == [" go to", " shelf 2", "\n"]
     assert body["steps"][1]["skills"] == {"step": "open drawer 1"}
+
+
+def test_a_benchmark_shows_success_and_no_rows(tmp_path: Path) -> None:
+    lines = [{"agent": "expert", "task_id": str(i), "task_type": "look", "success": i > 0} for i in range(4)]
+    (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    index = packed(build_page(read_folder(tmp_path)), "index")
+    assert index["rows"] == []
+    (run,) = index["runs"]
+    assert [(row["type"], row["episodes"], row["estimate"]) for row in run["success"]["results"]] == [
+        ("look", 4, 0.75), ("all", 4, 0.75),
+    ]  # fmt: skip
 
 
 def test_nothing_is_loaded_from_anywhere(tmp_path: Path) -> None:

@@ -39,9 +39,15 @@ def test_trajectories_of_an_evaluation_are_a_run_of_their_own(tmp_path: Path) ->
     assert len(read_folder(tmp_path / "random.jsonl").runs[0].trajectories) == 2
 
 
-def test_results_without_steps_are_episodes(tmp_path: Path) -> None:
-    (tmp_path / "episodes.jsonl").write_text('{"task_id": "a", "task_type": "look", "success": true}\n')
-    assert read_folder(tmp_path).runs[0].episodes == [{"task_id": "a", "task_type": "look", "success": True}]
+def test_results_of_a_benchmark_are_one_entry_for_each_agent_and_environment(tmp_path: Path) -> None:
+    results = [
+        {"agent": a, "env": "world", "task_id": t, "task_type": "look", "success": a == "expert"}
+        for a in ("expert", "random")
+        for t in "xyz"
+    ]
+    (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(result) + "\n" for result in results))
+    found = {run.name: [e["task_id"] for e in run.episodes] for run in read_folder(tmp_path).runs}
+    assert found == {"episodes: expert on world": ["x", "y", "z"], "episodes: random on world": ["x", "y", "z"]}
 
 
 def test_a_broken_line_is_named_and_the_others_are_there(tmp_path: Path) -> None:

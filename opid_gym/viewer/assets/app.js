@@ -233,3 +233,4 @@ wire();
 applyTheme();
 render();
 $("main").setAttribute("aria-busy", "false");
+requestAnimationFrame(() => requestAnimationFrame(() => performance.mark("opid-gym-open")));

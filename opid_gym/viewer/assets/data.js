@@ -17,10 +17,9 @@ export async function loadIndex() {
 const KEPT_BODIES = 64;
 const bodies = new Map();
 
-// The steps and texts of a row; null where only its result was recorded.
+// The steps and texts of a row.
 export async function loadBody(row) {
-  if (row.body === undefined) return null;
-  let body = bodies.get(row.number) ?? (await unpack(`body-${row.body}`));
+  const body = bodies.get(row.number) ?? (await unpack(`body-${row.number}`));
   bodies.delete(row.number);
   bodies.set(row.number, body);
   if (bodies.size > KEPT_BODIES) bodies.delete(bodies.keys().next().value);
@@ -44,15 +43,12 @@ function newText(prompt, before) {
 }
 
 function haystackOf(row, body) {
-  const parts = [row.task, row.task_id, row.type];
-  if (body) {
-    let before = "";
-    parts.push(body.episode_summary ?? "", body.episode_skill ?? "", body.last);
-    for (const step of body.steps) {
-      parts.push(step.observation, step.action, step.reply ?? "", ...Object.values(step.skills ?? {}));
-      if (step.prompt) parts.push(newText(step.prompt, before));
-      before = step.prompt ?? before;
-    }
+  const parts = [row.task, row.task_id, row.type, body.episode_summary ?? "", body.episode_skill ?? "", body.last];
+  let before = "";
+  for (const step of body.steps) {
+    parts.push(step.observation, step.action, step.reply ?? "", ...Object.values(step.skills ?? {}));
+    if (step.prompt) parts.push(newText(step.prompt, before));
+    before = step.prompt ?? before;
   }
   return parts.join("\n").toLowerCase();
 }
@@ -64,7 +60,7 @@ export async function search(rows, terms, found, wanted) {
   let sliceEnd = performance.now() + 12;
   for (const row of rows) {
     if (haystacks[row.number] === undefined) {
-      const body = bodies.get(row.number) ?? (row.body === undefined ? null : await unpack(`body-${row.body}`));
+      const body = bodies.get(row.number) ?? (await unpack(`body-${row.number}`));
       haystacks[row.number] = haystackOf(row, body);
     }
     if (performance.now() > sliceEnd) {

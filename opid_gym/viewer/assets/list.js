@@ -58,11 +58,11 @@ export class TrajectoryList {
 
   option(row, at) {
     const notes = [
-      row.type,
       this.runs.length > 1 ? this.runs[row.run].name : null,
       row.iteration == null ? null : `it. ${row.iteration}`,
-      row.length == null ? null : `${row.length} step${row.length === 1 ? "" : "s"}`,
+      `${row.length} step${row.length === 1 ? "" : "s"}`,
       row.return == null ? null : `return ${formatNumber(row.return)}`,
+      row.type,
     ].filter(Boolean);
     const option = make("div.row", {
       id: `row-${row.number}`, role: "option", "data-at": at, "aria-selected": String(row === this.chosen),

@@ -36,7 +36,7 @@ function runTable(index, colours, show) {
     ["Learner", (run) => run.recipe.learner ?? "–"],
     ["Seed", (run) => formatNumber(run.recipe.seed)],
     ["Iterations", (run) => formatNumber(lastOf(run, "iteration"))],
-    ["Episodes", (run) => formatNumber(lastOf(run, "episodes") ?? run.rows)],
+    ["Episodes", (run) => formatNumber(lastOf(run, "episodes") ?? run.success.results?.at(-1).episodes ?? run.rows)],
     ["Steps", (run) => formatNumber(lastOf(run, "env_steps"))],
     ["Success", (run) => rate(lastOf(run, "success"))],
     ["Held back", (run) => rate(run.success.after?.at(-1).estimate ?? run.success.evaluation?.at(-1).estimate ?? lastOf(run, "eval/success"))],

@@ -38,6 +38,14 @@ function describe(tokens, i) {
   return { text: tokens.texts[i], lines: lines.length ? lines : ["no advantage recorded"] };
 }
 
+// Two digits at the size of the scale, as short as can be: "+.08".
+function brief(value, scale) {
+  const digits = Math.max(0, Math.min(8, 1 - Math.floor(Math.log10(scale))));
+  const text = Math.abs(value).toFixed(digits).replace(/^0\./, ".");
+  if (/^[.0]*$/.test(text)) return value ? "≈0" : "0";
+  return (value > 0 ? "+" : "−") + text;
+}
+
 // Colours every token row below `root` by a channel; a run's scale says where the colour is strongest.
 export function colourTokens(root, channel, scale) {
   for (const row of root.querySelectorAll(".tokens")) {
@@ -47,8 +55,7 @@ export function colourTokens(root, channel, scale) {
       token.classList.toggle("up", value > 0);
       token.classList.toggle("down", value < 0);
       token.style.setProperty("--strength", `${(strength * 100).toFixed(0)}%`);
-      const negligible = value !== 0 && Math.abs(value) < scale / 200;
-      token.lastChild.textContent = value === null ? "" : negligible ? "≈0" : signed(value);
+      token.lastChild.textContent = value === null ? "" : brief(value, scale || 1);
       const { text, lines } = token.describe();
       token.setAttribute("aria-label", `${JSON.stringify(text)}: ${lines.join(", ")}`);
     });

@@ -36,21 +36,20 @@ export class TrajectoryView {
   render(row, body, terms) {
     const run = this.index.runs[row.run];
     const steps = make("ol.steps");
-    const hasTokens = body?.steps.some((step) => step.tokens);
+    const hasTokens = body.steps.some((step) => step.tokens);
     this.toolbar = hasTokens ? make("div.toolbar") : null;
     this.element.replaceChildren(...[
       make("button.back.link", { type: "button", onclick: () => this.go({ trajectory: null, step: null }) }, "← All trajectories"),
       make("header", {}, make("h2", {}, outcomeMark(row), appendText(make("span"), row.task, terms)), this.facts(row, run, body)),
       this.siblings(row),
-      body?.episode_skill ? skillNote("Episode skill", body.episode_skill, terms) : null,
-      body?.episode_summary ? appendText(make("p.note"), body.episode_summary, terms) : null,
+      body.episode_skill ? skillNote("Episode skill", body.episode_skill, terms) : null,
+      body.episode_summary ? appendText(make("p.note"), body.episode_summary, terms) : null,
       this.toolbar,
-      body === null ? make("p.empty", {}, "Only the result of this episode was recorded.") : null,
-      body && !hasTokens ? make("p.note", {}, "No token of this trajectory has an advantage: it was not trained (its group had one outcome only, or it comes from an evaluation).") : null,
+      !hasTokens ? make("p.note", {}, "No token of this trajectory has an advantage: it was not trained (its group had one outcome only, or it comes from an evaluation).") : null,
       steps,
     ].filter(Boolean));
-    if (body) this.cards = body.steps.map((step, i) => this.card(step, i, body, terms));
-    if (body) this.append(steps, this.cards, body.last, row, terms);
+    this.cards = body.steps.map((step, i) => this.card(step, i, terms));
+    this.append(steps, this.cards, body.last, row, terms);
   }
 
   // A long trajectory arrives in parts, so that its beginning is there at once.
@@ -71,7 +70,7 @@ export class TrajectoryView {
       ["task type", row.type],
       ["steps", row.length],
       ["return", row.return == null ? null : formatNumber(row.return)],
-      ["environment", body?.env_id],
+      ["environment", body.env_id],
       ["task id", row.task_id],
     ];
     return make("dl.facts", {}, ...facts.filter(([, value]) => value != null && value !== "").map(([name, value]) =>
@@ -80,7 +79,7 @@ export class TrajectoryView {
 
   siblings(row) {
     const group = this.index.rows.filter((other) =>
-      other.run === row.run && other.iteration === row.iteration && other.group === row.group && other.task_id === row.task_id && other.body !== undefined);
+      other.run === row.run && other.iteration === row.iteration && other.group === row.group && other.task_id === row.task_id);
     if (group.length < 2) return null;
     return make("nav.siblings", { "aria-label": "Rollouts of the same task" }, make("span.note", {}, "Rollouts of this task "),
       ...group.map((other) => make("button", {
@@ -89,7 +88,7 @@ export class TrajectoryView {
       }, outcomeMark(other), make("span", {}, String(other.key)))));
   }
 
-  card(step, i, body, terms) {
+  card(step, i, terms) {
     const card = make("li.step", { id: `step-${i}`, tabindex: -1, "aria-label": `Step ${i + 1}` });
     const head = make("div.step-head", {},
       make("button.number.link", { type: "button", title: "Link to this step", onclick: () => this.go({ step: i }) }, `${i + 1}`),
