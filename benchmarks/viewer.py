@@ -16,6 +16,7 @@ import json
 import platform
 import random
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -71,11 +72,13 @@ def measure(folder: Path, steps: int, repeats: int) -> dict[str, Any]:
     content = build_page(read_folder(run))
     build = time.process_time() - started
     command = [sys.executable, "-m", "opid_gym.cli", "view", str(run), "--no-serve", "--out", str(page)]
-    walls = []
+    walls, used = [], []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
         walls.append(time.perf_counter() - started)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     with Browser(folder / "profile") as browser:
         opened = [browser.measure(page) for _ in track(range(repeats), "opening", console=progress)]
         version = browser.driver.capabilities["browserVersion"]
@@ -84,7 +87,8 @@ def measure(folder: Path, steps: int, repeats: int) -> dict[str, Any]:
         **made,
         "page_mb": round(len(content) / 1e6, 2),
         "read_and_build_cpu_s": round(build, 3),
-        "command_s": round(median(walls), 3),
+        "command_cpu_s": round(median(used), 3),
+        "command_wall_s": round(median(walls), 3),
         **{name: round(median(each[name] for each in opened), 1) for name in opened[0]},
     }
 

@@ -62,7 +62,7 @@ function settings(run) {
   const known = Object.entries(records).filter(([, record]) => Object.keys(record).length);
   if (!known.length) return null;
   return make("details.settings", {}, make("summary", {}, "recipe and versions"),
-    ...known.map(([, record]) => textBlock("pre.text", JSON.stringify(record, null, 1))));
+    ...known.map(([, record]) => Object.assign(textBlock("pre.text", JSON.stringify(record, null, 1)), { tabIndex: 0 })));
 }
 
 function successTables(index, show) {
