@@ -27,7 +27,7 @@ free text, so ``admissible_actions`` is None. Prompts: templates ``search`` (rea
 **Reward.** With the answer, by name: ``em`` (exact match after normalising), ``sub_em``, ``f1``, ``em_format``
 (Search-R1's, which also looks at the form of all turns). Without an answer in four turns: 0. ``won`` is an exact match.
 
-**Data.** ``dataset="factbook"`` is embedded: 13,444 passages of the World Factbook and 9,649 questions (one fact, two
+**Data.** ``dataset="factbook"`` is embedded: 13,444 passages of the World Factbook and 9,516 questions (one fact, two
 facts in a row, a comparison) in splits without a country in common, each with the passages that it takes. Any file of
 Search-R1 or FlashRAG, Parquet or JSON Lines, is a ``dataset=`` too, with ``corpus=FILE`` or a search server to search.
 

@@ -36,6 +36,8 @@ _OPENING = 24
 _PER_FACT, _PER_COUNTRY = 2, 2
 # The larger of two figures is so much larger, and no more than this.
 _RATIO = (1.1, 12.0)
+# One-hop questions whose answer is often no more than the country's own name.
+_GUESSED = frozenset({"ethnic-group", "language"})
 # Differences of these figures are small by nature.
 _CLOSE = {"median-age": (1.05, 3.0), "life-expectancy": (1.03, 2.0), "independence": (1.002, 2.0)}
 
@@ -142,6 +144,8 @@ class _Maker:
     def _one_hop(self) -> Iterator[tuple[Question, set[str]]]:
         for fact in self.facts.values():
             country, relation = fact.country, fact.relation
+            if relation.name in _GUESSED and self._gives_away(fact.answers[0], country):
+                continue
             question = Question(
                 id=f"factbook:one-hop:{country.code}:{relation.name}",
                 source=ONE_HOP,
@@ -156,7 +160,7 @@ class _Maker:
         meant: defaultdict[str, set[str]] = defaultdict(set)
         for fact in self.facts.values():
             for answer in fact.answers:
-                meant[normalise(answer)].add(fact.country.code)
+                meant[_alike(answer)].add(fact.country.code)
         for fact in self.facts.values():
             relation = fact.relation
             if not relation.identifies:
@@ -171,7 +175,7 @@ class _Maker:
                 kind = "country" if bridge.sovereign else "territory"
                 description = relation.identifies.format(kind=kind, answer=answer)
                 clue = relation.clue.format(answer=answer)
-                if len(meant[normalise(answer)]) > 1 or self._gives_away(answer, bridge):
+                if len(meant[_alike(answer)]) > 1 or self._gives_away(answer, bridge):
                     continue
             yield from self._go_on(fact, bridge, description, clue)
 
@@ -221,14 +225,15 @@ class _Maker:
                     one = waiting.pop()
                     for other in waiting:
                         small, large = sorted((values[one.code], values[other.code]))
-                        if low <= large / small <= high and not self._alike(one, other):
+                        if low <= large / small <= high and self._distinct(one, other):
                             waiting.remove(other)
                             yield self._comparison(relation, one, other, values[one.code] > values[other.code])
                             break
 
-    def _alike(self, one: Country, other: Country) -> bool:
-        """Whether one name stands in the other, as Guinea does in Papua New Guinea."""
-        return any(a.lower() in b.lower() or b.lower() in a.lower() for a in one.names for b in other.names)
+    def _distinct(self, one: Country, other: Country) -> bool:
+        """Whether two names can stand side by side: neither is part of the other, nor a list."""
+        within = any(a.lower() in b.lower() or b.lower() in a.lower() for a in one.names for b in other.names)
+        return not within and "," not in one.name + other.name
 
     def _comparison(
         self, relation: Relation, one: Country, other: Country, first_wins: bool
@@ -248,3 +253,8 @@ class _Maker:
             ),
         )
         return question, {one.code, other.code}
+
+
+def _alike(answer: str) -> str:
+    """The same for answers that differ in a plural: Mont Nimba and Monts Nimba are one mountain."""
+    return " ".join(word.rstrip("s") for word in normalise(answer).split())
