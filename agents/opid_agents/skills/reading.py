@@ -32,7 +32,7 @@ _COMMAND = re.compile(
     rf"(?P<verb>{'|'.join(_TWO_WORDS)}|[a-z]+)"
     r"(?:\s+(?P<target>\S.*?)(?:\s+(?P<link>from|with|into|onto|in/on|to|in|on|under)\s+(?P<place>\S.*))?)?"
 )
-_REFUSALS = ("nothing happens", "nothing happened")
+_REFUSALS = ("nothing happens", "nothing happened", "not understood")
 _NUMBER = re.compile(r"\s+\d+\b")
 
 
