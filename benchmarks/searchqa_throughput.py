@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -150,15 +149,14 @@ def cpu_name() -> str:
 
 def print_table(figures: dict[str, Any]) -> None:
     rows = figures["by_num_envs"]
-    table = Table(title=f"{figures['env']}: steps a second of one core, {figures['machine']['cpu']}")
-    for key in dict.fromkeys(key for row in rows for key in row):
-        table.add_column(key.replace("_", " "), justify="right")
-        for _ in rows:
-            pass
-    for each in rows:
-        table.add_row(*(str(each.get(column.header.replace(" ", "_"), each.get(column.header, ""))) for column in table.columns))
+    table = Table(title=f"{figures['env']}, steps a second of one core ({figures['machine']['cpu']})")
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    for key in keys:
+        table.add_column(key.replace("_envs", " envs"), justify="right")
+    for row in rows:
+        table.add_row(*(str(row.get(key, "")) for key in keys))
     Console().print(table)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
