@@ -193,7 +193,7 @@ class Game:
         self.length += 1
         self.total += turn.reward
         self.success = turn.won
-        truncated = self.limit is not None and self.length >= self.limit
+        truncated = turn.truncated or (self.limit is not None and self.length >= self.limit)
         self.over = turn.terminated or truncated
         return turn.terminated, truncated
 

@@ -53,6 +53,12 @@ WORLDS = (
         max_episode_steps=15,
         summary="shopping by instruction, with the pages, ranks and rewards of stock WebShop",
     ),
+    WorldSpec(
+        id="opid/WebShopSite-v0",
+        world="opid_gym_envs.webshop.browser:WebShopSite",
+        max_episode_steps=15,
+        summary="the same shop as a site, used through a real browser",
+    ),
 )
 
 

@@ -43,6 +43,7 @@ class Turn:
         observation: the world's own text, nothing added.
         reward: reward of the action just played (0.0 after a reset).
         terminated: the world has ended the episode. Time limits are not the world's business.
+        truncated: the episode cannot go on for a reason outside the task, such as a browser that crashed.
         won: the task is solved as of now.
         admissible_actions: every action the world would accept now, in the world's order; None where actions
             are free text.
@@ -58,6 +59,7 @@ class Turn:
     admissible_actions: tuple[str, ...] | None = None
     anchor: str | None = None
     extras: Mapping[str, Any] = field(default_factory=dict)
+    truncated: bool = False
 
 
 class World(ABC):

@@ -100,9 +100,8 @@ class WebShop(World):
         """See `World.start`."""
         begun = []
         for slot, task_id in zip(slots, task_ids, strict=True):
-            goal = self._given.get(task_id) or self.task_ids.goal(task_id)
-            visit = self._visits[slot] = Visit(goal, self)
-            begun.append((Task(task_id, goal.category, goal.instruction), self._turn(visit)))
+            visit = self._visits[slot] = Visit(self._goal(task_id), self)
+            begun.append((visit.task(task_id), self._turn(visit)))
         return begun
 
     def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Turn]:
@@ -138,6 +137,9 @@ class WebShop(World):
             goal_nouns=self._nouns(goal.asin, goal.name),
         )
 
+    def _goal(self, task_id: str) -> Goal:
+        return self._given.get(task_id) or self.task_ids.goal(task_id)
+
     def _nouns(self, asin: str, title: str) -> tuple[str, ...]:
         known = None
         if asin in self.catalogue and self.catalogue.product(asin).title == title:
@@ -146,15 +148,19 @@ class WebShop(World):
 
     def _turn(self, visit: Visit) -> Turn:
         page = visit.session.page()
-        observation = self._show(page)
-        actions = tuple([f"click[{text}]" for text in page.clickables])
-        extras: dict[str, Any] = {"page": page.kind.value}
-        if visit.score is None:
-            if page.kind is PageKind.SEARCH:
-                actions = (SEARCH_ACTION, *actions)
-            return Turn(observation, 0.0, False, False, actions, _anchor(observation, page), extras)
-        won = visit.score.reward == 1.0
-        return Turn(observation, visit.score.reward, True, won, actions, None, extras | visit.score.parts)
+        return make_turn(visit, page.kind, self._show(page), page.clickables)
+
+
+def make_turn(visit: Visit, kind: PageKind, observation: str, clickables: Sequence[str]) -> Turn:
+    """What a shopper is told who sees this."""
+    actions = tuple([f"click[{text}]" for text in clickables])
+    extras: dict[str, Any] = {"page": kind.value}
+    if visit.score is None:
+        if kind is PageKind.SEARCH:
+            actions = (SEARCH_ACTION, *actions)
+        return Turn(observation, 0.0, False, False, actions, _anchor(observation, visit.session.chosen), extras)
+    won = visit.score.reward == 1.0
+    return Turn(observation, visit.score.reward, True, won, actions, None, extras | visit.score.parts)
 
 
 class Visit:
@@ -167,6 +173,10 @@ class Visit:
         self.goal = goal
         self.score: Score | None = None
         self.session = Session(world.catalogue, goal.instruction, self._appraise)
+
+    def task(self, task_id: str) -> Task:
+        """The goal as the shopper may know it."""
+        return Task(task_id, self.goal.category, self.goal.instruction)
 
     def _appraise(self, product: Product, chosen: Mapping[str, str]) -> float:
         self.score = self._world.appraise(product, chosen, self.goal)
@@ -208,11 +218,11 @@ class TaskIds(Sequence[str]):
         raise KeyError(f"no task {task_id!r} in this split; its ids look like {self[0]!r}")
 
 
-def _anchor(observation: str, page: Page) -> str:
+def _anchor(observation: str, chosen: Mapping[str, str]) -> str:
     """The observation, with the options chosen, which text mode does not show."""
-    if not page.chosen:
+    if not chosen:
         return observation
-    return SEPARATOR.join([observation, *(f"{name}: {value}" for name, value in sorted(page.chosen.items()))])
+    return SEPARATOR.join([observation, *(f"{name}: {value}" for name, value in sorted(chosen.items()))])
 
 
 def _check(name: str, value: str, allowed: Sequence[str]) -> None:

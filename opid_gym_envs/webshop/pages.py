@@ -8,7 +8,7 @@ that observations are equal byte for byte.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -111,7 +111,12 @@ Role = Literal["text", "button", "link", "option"]
 
 def as_text(page: Page) -> str:
     """The page as stock's observation mode ``text`` prints it: everything visible, one separator between pieces."""
-    return SEPARATOR.join([text.strip() for _, text in _pieces(page)])
+    return join_texts(text for _, text in _CONTENT[page.kind](page))
+
+
+def join_texts(texts: Iterable[str]) -> str:
+    """What mode ``text`` makes of the visible texts of a page, in their order."""
+    return SEPARATOR.join([shown.strip() for text in texts if (shown := _shown(text))])
 
 
 def as_rich_text(page: Page) -> str:
@@ -137,17 +142,13 @@ def as_rich_text(page: Page) -> str:
 
 def _pieces(page: Page) -> list[tuple[Role, str]]:
     """The visible pieces of text in stock's HTML, with what each is."""
-    return [
-        (role, shown)
-        for role, text in _CONTENT[page.kind](page)
-        if (shown := text if text and not text.isspace() else _blank(text))
-    ]
+    return [(role, shown) for role, text in _CONTENT[page.kind](page) if (shown := _shown(text))]
 
 
-def _blank(text: str) -> str:
-    """What stock's parser and its converter make of white space: lines vanish, blanks become one."""
-    if text.strip(_ASCII_SPACE):
-        return text  # another kind of space
+def _shown(text: str) -> str:
+    """What stock's parser and converter leave of a text: of mere white space, lines vanish and blanks become one."""
+    if not text.isspace() or text.strip(_ASCII_SPACE):
+        return text  # not space, or another kind of it
     return " " if text and "\n" not in text else ""
 
 

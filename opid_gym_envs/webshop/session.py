@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from opid_gym_envs.webshop.pages import BACK_TO_SEARCH, BUY, DETAILS, NEXT, PREVIOUS, SEARCH, Page, PageKind
@@ -22,6 +23,27 @@ class Shelves(Protocol):
 
     def search(self, query: str, k: int = RESULTS_FOUND) -> Sequence[str]: ...
     def product(self, asin: str) -> Product: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a visit stands: with the catalogue and the instruction, all that its page depends on.
+
+    Attributes:
+        kind: the page that is open.
+        query: the latest search, lower-cased; None before the first.
+        number: which page of its results, from 1.
+        asin: the product that is open or bought; None where there is none.
+        chosen: option name -> value, in the order of choosing.
+        detail: which of the product's sub-pages is open.
+    """
+
+    kind: PageKind = PageKind.SEARCH
+    query: str | None = None
+    number: int = 1
+    asin: str | None = None
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    detail: str = ""
 
 
 class Session:
@@ -93,6 +115,25 @@ class Session:
         self.instruction = instruction
         self.reward = None
         self._open_search()
+
+    @property
+    def place(self) -> Place:
+        """Where the visit stands now."""
+        return Place(self.kind, self.query, self.number, self.asin, self.chosen, self.detail)
+
+    def go(self, place: Place) -> None:
+        """Stand at a place, however one came there; no check that there is a way."""
+        if place.kind is PageKind.SEARCH:
+            self._open_search()
+            return
+        if place.kind is PageKind.RESULTS:
+            self._open_results(place.query or "", place.number)
+            return
+        self._page = None
+        self.kind, self.query, self.number = place.kind, place.query, place.number
+        self.asin, self.chosen, self.detail = place.asin, place.chosen, place.detail
+        if self.asin is not None:
+            self.visited |= {self.asin}
 
     def act(self, action: str) -> bool:
         """Do what an action says.

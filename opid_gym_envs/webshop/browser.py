@@ -1,0 +1,284 @@
+"""`opid/WebShopSite-v0`: the shop's site, used through Chromium as a person would use it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from opid_gym.world import Task, Turn
+from opid_gym_envs.webshop.env import Visit, WebShop, make_turn
+from opid_gym_envs.webshop.goals import Goal
+from opid_gym_envs.webshop.pages import SEARCH, PageKind, join_texts
+from opid_gym_envs.webshop.session import read_action
+from opid_gym_envs.webshop.site import SiteServer, Visits, create_app
+
+LONGEST_WAIT = 20.0
+"""Seconds a page may take; then the browser counts as crashed."""
+
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--mute-audio"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no request leaves the machine
+    "--window-size=1280,900",
+)
+
+# Sorted by data-piece the pieces stand in the order of text mode (see site/templates/pieces.html).
+_LOOK = """
+const all = (selector) => [...document.querySelectorAll(selector)];
+const pieces = all("[data-piece]").sort((a, b) => a.dataset.piece - b.dataset.piece);
+const clickable = (kind) => all(`[data-click="${kind}"]`)
+  .sort((a, b) => a.dataset.piece - b.dataset.piece).map((e) => e.textContent);
+return {
+  kind: document.body.dataset.page,
+  pieces: pieces.map((e) => e.textContent),
+  clickables: [...clickable("button"), ...clickable("link"), ...clickable("option")],
+};
+"""
+# One text, several things: a button goes before a product and a product before an option; of options, the last counts.
+_FIND = """
+const [text] = arguments;
+const named = (kind) => [...document.querySelectorAll(`[data-click="${kind}"]`)]
+  .filter((e) => (kind === "option" ? e.textContent : e.textContent.toLowerCase()) === text);
+const found = named("button")[0] ?? named("link")[0] ?? named("option").at(-1) ?? null;
+return [document.documentElement, found];
+"""
+_TYPE = """
+const field = document.querySelector("#q");
+field.value = arguments[0];
+return [document.documentElement, field.form.querySelector("button")];
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a browser shows: the kind of page, its visible texts, and what can be clicked, lower-cased."""
+
+    kind: str
+    text: str
+    clickables: tuple[str, ...]
+
+
+class BrowserCrashError(RuntimeError):
+    """A browser is gone, or does not answer."""
+
+
+class Browser:
+    """One headless Chromium with a fresh profile, which is deleted when it is closed.
+
+    Args:
+        chromium, chromedriver: the programs; None: found on the ``PATH``.
+
+    Raises:
+        FileNotFoundError: a program is not there.
+        BrowserCrashError: it did not start.
+    """
+
+    def __init__(self, chromium: str | None = None, chromedriver: str | None = None) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = find_program("chromium", chromium)
+        service = webdriver.ChromeService(executable_path=find_program("chromedriver", chromedriver))
+        self._profile = Path(tempfile.mkdtemp(prefix="opid-gym-browser-"))
+        for flag in (*_FLAGS, f"--user-data-dir={self._profile}"):
+            options.add_argument(flag)
+        try:
+            self.driver = webdriver.Chrome(options=options, service=service)
+            self.driver.set_page_load_timeout(LONGEST_WAIT)
+            self.driver.set_script_timeout(LONGEST_WAIT)
+        except WebDriverException as error:
+            shutil.rmtree(self._profile, ignore_errors=True)
+            raise BrowserCrashError(f"Chromium did not start: {error.msg}") from error
+
+    def open(self, url: str) -> Look:
+        """Go to an address."""
+        return self._guarded(lambda: self.driver.get(url))
+
+    def search(self, query: str) -> Look:
+        """Type into the search field and press its button."""
+        # Not by keystrokes: the driver types no characters beyond the BMP, and 100 kB for minutes.
+        return self._guarded(lambda: self._follow(*self.driver.execute_script(_TYPE, query)))
+
+    def click(self, text: str) -> Look | None:
+        """Click what has this text; None if there is no such thing."""
+        found: list[bool] = []
+
+        def go() -> None:
+            root, element = self.driver.execute_script(_FIND, text)
+            if element is not None:
+                found.append(True)
+                self._follow(root, element)
+
+        look = self._guarded(go)
+        return look if found else None
+
+    def close(self) -> None:
+        """End it, also if it crashed."""
+        try:
+            self.driver.quit()
+        except (WebDriverException, OSError):
+            self.driver.service.process.kill()
+        shutil.rmtree(self._profile, ignore_errors=True)
+
+    def _follow(self, root: WebElement, element: WebElement) -> None:
+        element.click()
+        WebDriverWait(self.driver, LONGEST_WAIT, poll_frequency=0.01).until(lambda driver: _is_gone(root))
+
+    def _guarded(self, deed: Callable[[], None]) -> Look:
+        try:
+            deed()
+            seen = self.driver.execute_script(_LOOK)
+        # Selenium's errors, and those of urllib3 when the driver itself is gone.
+        except Exception as error:
+            raise BrowserCrashError(str(error).partition("\n")[0]) from error
+        clickables = dict.fromkeys(text.lower() for text in seen["clickables"])
+        return Look(seen["kind"], join_texts(seen["pieces"]), tuple(clickables))
+
+
+def _is_gone(element: WebElement) -> bool:
+    try:
+        element.is_enabled()
+    except StaleElementReferenceException:
+        return True
+    return False
+
+
+def find_program(name: str, path: str | None = None) -> str:
+    """Where a program is.
+
+    Raises:
+        FileNotFoundError: it is not there; the message says how to get it.
+    """
+    found = shutil.which(path or name)
+    if found is None:
+        raise FileNotFoundError(
+            f"{name}={path!r} is no program"
+            if path
+            else f"no {name} on the PATH; Debian and Ubuntu have it in the "
+            f"packages chromium and chromium-driver, and {name}=PATH names one elsewhere"
+        )
+    return found
+
+
+class WebShopSite(WebShop):
+    """The shop of `opid_gym_envs.webshop.env.WebShop` behind a real browser: one headless Chromium a game.
+
+    Actions, admissible actions, rewards and observations are those of the text environment in mode ``text``, read off
+    the page; only the last page tells more than stock's. The site is served from this process, and nothing is asked of
+    any other machine. The browsers of a batch work side by side, start when they are first needed and serve one
+    episode after another. If one crashes or hangs, its episode is truncated, with the reason in ``info["crashed"]``,
+    and the next episode has a new one.
+
+    Args:
+        data_dir, goals, split, num_products, prices, search: see `WebShop`.
+        chromium, chromedriver: the programs; None: found on the ``PATH``.
+
+    Raises:
+        FileNotFoundError: a program, folder or file is not there.
+        ValueError: see `WebShop`.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | Path | None = None,
+        goals: str = "synthetic",
+        split: str | None = None,
+        num_products: int | None = None,
+        prices: Mapping[str, float] | str | Path | None = None,
+        search: str = "native",
+        chromium: str | None = None,
+        chromedriver: str | None = None,
+    ) -> None:
+        self._programs = find_program("chromium", chromium), find_program("chromedriver", chromedriver)
+        super().__init__(data_dir, goals, split, num_products, prices, search=search)
+        self._open_visits = Visits(self)
+        self._server = SiteServer(create_app(self._open_visits))
+        self._workers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="webshop-browser")
+        self._shoppers: dict[int, _Shopper] = {}
+
+    def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
+        """See `World.start`.
+
+        Raises:
+            BrowserCrashError: a browser crashes on the first page, and so does a new one.
+        """
+        goals = [self._goal(task_id) for task_id in task_ids]
+        shoppers = [self._shoppers.setdefault(slot, _Shopper()) for slot in slots]
+        turns = self._workers.map(self._begin, shoppers, goals)
+        begun = []
+        for slot, task_id, shopper, turn in zip(slots, task_ids, shoppers, turns, strict=True):
+            self._visits[slot] = shopper.visit
+            begun.append((shopper.visit.task(task_id), turn))
+        return begun
+
+    def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Turn]:
+        """See `World.step`."""
+        return list(self._workers.map(self._play, [self._shoppers[slot] for slot in slots], actions))
+
+    def close(self) -> None:
+        """End the browsers and the site."""
+        for shopper in self._shoppers.values():
+            shopper.leave()
+        self._shoppers.clear()
+        self._workers.shutdown()
+        self._server.close()
+        super().close()
+
+    def _begin(self, shopper: _Shopper, goal: Goal) -> Turn:
+        self._open_visits.end(shopper.name)
+        shopper.name, shopper.visit = self._open_visits.begin(goal)
+        url = f"{self._server.url}/visit/{shopper.name}"
+        if shopper.browser is not None:
+            try:
+                return shopper.see(shopper.browser.open(url))
+            except BrowserCrashError:
+                shopper.leave()
+        shopper.browser = Browser(*self._programs)
+        return shopper.see(shopper.browser.open(url))
+
+    def _play(self, shopper: _Shopper, action: str) -> Turn:
+        try:
+            return shopper.see(shopper.act(action) or shopper.look)
+        except BrowserCrashError as error:
+            shopper.leave()
+            turn = shopper.see(shopper.look)
+            return replace(turn, truncated=True, extras={**turn.extras, "crashed": str(error)})
+
+
+class _Shopper:
+    """A game: a browser on a visit, and what it showed last."""
+
+    name: str
+    visit: Visit
+    look: Look
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.browser: Browser | None = None
+
+    def see(self, look: Look) -> Turn:
+        self.look = look
+        return make_turn(self.visit, PageKind(look.kind), look.text, look.clickables)
+
+    def act(self, action: str) -> Look | None:
+        """Do what an action says; None if it means nothing here."""
+        if self.browser is None:
+            raise BrowserCrashError("it crashed before")
+        name, argument = read_action(action)
+        if name == "search" and argument:
+            return self.browser.search(argument)
+        if name == "click" and argument and argument.lower() != SEARCH.lower():
+            return self.browser.click(argument.lower())
+        return None
+
+    def leave(self) -> None:
+        if self.browser is not None:
+            self.browser.close()
+            self.browser = None

@@ -1,0 +1,121 @@
+"""`opid/WebShopSite-v0` in a real browser, next to the text environment."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import pytest
+
+import opid_gym
+from opid_gym_envs.webshop.browser import WebShopSite
+from tests.webshop.stock_data import FOLDER, stock_episodes, stock_goals
+
+gym.register_envs(opid_gym)
+pytestmark = [
+    pytest.mark.skipif(
+        not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no Chromium with its driver here"
+    ),
+    pytest.mark.xdist_group("browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def envs() -> Iterator[tuple[gym.Env[str, str], gym.Env[str, str]]]:
+    prices = stock_goals(False)["prices"]
+    text = gym.make("opid/WebShop-v0", data_dir=FOLDER, prices=prices, max_episode_steps=40)
+    site = gym.make("opid/WebShopSite-v0", data_dir=FOLDER, prices=prices, max_episode_steps=40)
+    yield text, site
+    text.close()
+    site.close()
+
+
+def same(text: tuple[Any, ...], site: tuple[Any, ...], over: bool = False) -> None:
+    """Equal observation (before the last page), reward and ends, and equal info."""
+    assert text[1:-1] == site[1:-1]
+    assert text[-1]["admissible_actions"] == site[-1]["admissible_actions"]
+    if not over:
+        assert text[0] == site[0]
+        assert text[-1]["anchor"] == site[-1]["anchor"]
+    assert {k: v for k, v in text[-1].items() if k != "anchor"} == {k: v for k, v in site[-1].items() if k != "anchor"}
+
+
+def test_recorded_episodes_of_stock_play_alike_in_a_browser(envs: tuple[Any, Any]) -> None:
+    """Products with HTML in their titles, slashes and odd characters in their options, queries of all sorts."""
+    text, site = envs
+    goals = text.unwrapped.world.goals
+    for episode in stock_episodes(False)[::12]:
+        goal = goals[episode["goal"]]
+        record = {
+            **{name: getattr(goal, name) for name in ("asin", "category", "query", "name", "product_category")},
+            "instruction_text": goal.instruction,
+            "attributes": list(goal.attributes),
+            "price_upper": goal.price_upper,
+            "goal_options": dict(goal.options),
+        }
+        same(text.reset(options={"goal": record}), site.reset(options={"goal": record}))
+        for step in episode["steps"][1:]:
+            played = text.step(step["action"]), site.step(step["action"])
+            same(*played, over=played[0][2])
+
+
+def test_random_actions_play_alike(envs: tuple[Any, Any]) -> None:
+    text, site = envs
+    rng = random.Random(0)
+    for seed in range(3):
+        (observation, info), shown = text.reset(seed=seed), site.reset(seed=seed)
+        same((observation, info), shown)
+        over = False
+        for _ in range(20):
+            odd = ["click[", "buy", "click[search]", 'search[1/2 <b>inch</b> "é" 🙂]', "search[search_results]", ""]
+            actions = [a for a in info["admissible_actions"] if "<your query>" not in a and a != "click[buy now]"]
+            action = rng.choice(odd) if rng.random() < 0.3 else rng.choice(actions)
+            played = text.step(action), site.step(action)
+            over = played[0][2] or played[0][3]
+            same(*played, over=played[0][2])
+            info = played[0][-1]
+            if over:
+                break
+
+
+def test_what_a_product_says_is_shown_and_not_executed(envs: tuple[Any, Any]) -> None:
+    _, site = envs
+    site.reset(seed=0)
+    site.step("search[<img src=x onerror=\"document.title='broken'\">]")
+    driver = site.unwrapped.world._shoppers[0].browser.driver
+    assert driver.title.startswith("<img src=x")
+    assert driver.find_elements("css selector", "main img, script") == []
+
+
+def test_a_crashed_browser_ends_only_its_own_episode() -> None:
+    envs = gym.make_vec(
+        "opid/WebShopSite-v0",
+        num_envs=2,
+        data_dir=FOLDER,
+        autoreset_mode=gym.vector.AutoresetMode.DISABLED,
+        max_episode_steps=10,
+    )
+    envs.reset(seed=0)
+    world: WebShopSite = envs.unwrapped.world  # type: ignore[attr-defined]
+    browser = world._shoppers[0].browser
+    assert browser is not None
+    browser.driver.service.process.kill()
+    observations, _, terminations, truncations, infos = envs.step(["search[lamp]", "search[lamp]"])
+    assert (terminations.tolist(), truncations.tolist()) == ([False, False], [True, False])
+    assert infos["crashed"][0]
+    assert not infos["_crashed"][1]
+    assert "Total results" in observations[1]
+    observations, infos = envs.reset(options={"reset_mask": truncations})
+    assert observations[0].startswith("WebShop")
+    observations, _, _, truncations, _ = envs.step(["search[lamp]", "click[back to search]"])
+    assert "Total results" in observations[0]
+    assert not truncations.any()
+    envs.close()
+
+
+def test_a_missing_browser_is_named() -> None:
+    with pytest.raises(FileNotFoundError, match="chromium='/no/such/program'"):
+        gym.make("opid/WebShopSite-v0", chromium="/no/such/program")

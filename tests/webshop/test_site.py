@@ -1,0 +1,150 @@
+"""The shop's site over HTTP, as its application answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from http.client import HTTPConnection
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from flask.testing import FlaskClient
+
+from opid_gym_envs.webshop.env import WebShop
+from opid_gym_envs.webshop.pages import PageKind
+from opid_gym_envs.webshop.session import Place
+from opid_gym_envs.webshop.site import SiteServer, Visits, create_app
+from opid_gym_envs.webshop.site.addresses import address, read_item, read_results
+from tests.webshop.stock_data import FOLDER
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[WebShop]:
+    shop = WebShop(data_dir=FOLDER)
+    yield shop
+    shop.close()
+
+
+@pytest.fixture
+def visits(shop: WebShop) -> Visits:
+    return Visits(shop)
+
+
+@pytest.fixture
+def client(visits: Visits) -> FlaskClient:
+    return create_app(visits).test_client()
+
+
+def links(html: str) -> dict[str, str]:
+    """Text -> address of every link."""
+    found = re.findall(r'<a[^>]*? href="([^"]*)"[^>]*>([^<]*)</a>', html)
+    return {unescape(text): unescape(href) for href, text in found}
+
+
+def test_a_person_shops_from_the_entrance_to_the_score(client: FlaskClient, visits: Visits) -> None:
+    home = client.post("/visits").headers["Location"]
+    visit = visits._visits[home.rpartition("/")[2]][0]
+    found = client.get(f"{home}/results?{urlencode({'q': visit.goal.name})}").text
+    item = client.get(links(found)[visit.goal.asin]).text
+    for _, value in visit.goal.options:
+        item = client.get(links(item)[value]).text
+    buy = unescape(re.findall(r'<form action="([^"]*)" method="post">', item)[0])
+    done = client.get(client.post(buy).headers["Location"]).text
+    assert visit.score is not None
+    assert f'id="reward">{visit.score.reward}<' in done
+    assert visit.goal.asin in done
+
+
+def test_nothing_of_the_goal_but_the_instruction_is_told_before_the_purchase(
+    client: FlaskClient, visits: Visits
+) -> None:
+    goal = visits.shop.task_ids.goal(visits.shop.task_ids[0])
+    name, visit = visits.begin(goal)
+    other = next(asin for asin in visits.shop.catalogue.asins if asin != goal.asin)
+    pages = [f"/visit/{name}", f"/visit/{name}/results?q=zzzz", f"/visit/{name}/item?asin={other}&q=x"]
+    for page in pages:
+        answer = client.get(page)
+        text = answer.text + str(answer.headers)
+        assert goal.asin not in text
+        assert "reward" not in text
+        assert "r_type" not in text
+    assert client.get(f"/visit/{name}/done").headers["Location"] == f"/visit/{name}"
+    assert visit.score is None
+
+
+def test_a_visit_buys_once(client: FlaskClient, visits: Visits) -> None:
+    goal = visits.shop.task_ids.goal(visits.shop.task_ids[0])
+    name, visit = visits.begin(goal)
+    other = next(asin for asin in visits.shop.catalogue.asins if asin != goal.asin)
+    client.post(f"/visit/{name}/buy?asin={other}&q=x")
+    first = visit.score
+    client.post(f"/visit/{name}/buy?asin={goal.asin}&q=x")
+    assert visit.score is first
+    assert client.get(f"/visit/{name}").headers["Location"] == f"/visit/{name}/done"
+
+
+def test_a_query_is_shown_as_text_and_may_hold_anything(client: FlaskClient, visits: Visits) -> None:
+    name, _ = visits.begin(visits.shop.task_ids.goal(visits.shop.task_ids[0]))
+    for query in ("<script>alert(1)</script>\"'", "1/2 inch & 3/4", "?q=#%00", "日本 🙂 ñ"):
+        answer = client.get(f"/visit/{name}/results?{urlencode({'q': query})}")
+        assert answer.status_code == 200
+        assert "<script" not in answer.text
+        assert unescape(re.findall(r' value="([^"]*)"', answer.text)[0]) == query.lower()
+    assert "script-src" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/item?asin=NOSUCH", "no product &#39;NOSUCH&#39;"),
+        ("/results?q=a&page=0", "no page &#39;0&#39;"),
+        ("/results?q=a&page=-1", "no page &#39;-1&#39;"),
+        ("/results?q=a&page=9999999", "no page &#39;9999999&#39;"),
+        ("/nowhere", "no page"),
+    ],
+)
+def test_an_address_that_leads_nowhere_says_why(client: FlaskClient, visits: Visits, path: str, says: str) -> None:
+    name, _ = visits.begin(visits.shop.task_ids.goal(visits.shop.task_ids[0]))
+    answer = client.get(f"/visit/{name}{path}")
+    assert answer.status_code == 404
+    assert says in answer.text
+
+
+def test_an_unknown_visit_option_or_sub_page_says_so(client: FlaskClient, visits: Visits) -> None:
+    name, _ = visits.begin(visits.shop.task_ids.goal(visits.shop.task_ids[0]))
+    asin = visits.shop.catalogue.asins[0]
+    for path, says in (
+        ("/visit/nobody", "no visit"),
+        (f"/visit/{name}/item?asin={asin}&option.colour=x", "no option"),
+        (f"/visit/{name}/item/secrets?asin={asin}", "no page"),
+    ):
+        answer = client.get(path)
+        assert answer.status_code == 404
+        assert says in answer.text
+
+
+def test_addresses_read_back() -> None:
+    shop = WebShop(data_dir=FOLDER)
+    product = next(p for p in shop.catalogue if len(p.options) > 1)
+    chosen = {name: values[-1] for name, values in reversed(product.options.items())}
+    for kind, detail in ((PageKind.ITEM, ""), (PageKind.DETAIL, "Features")):
+        place = Place(kind, "a/b & <c>", 3, product.asin, chosen, detail)
+        split = urlsplit(address(place))
+        fields = create_app(Visits(shop)).test_request_context(f"/x?{split.query}").request.args
+        read = read_item(fields.items(multi=True), shop.catalogue, detail.lower() or None)
+        assert (read, list(read.chosen)) == (place, list(chosen))
+    assert read_results({"q": "A/B", "page": "2"}) == Place(PageKind.RESULTS, "a/b", 2)
+
+
+def test_a_real_server_takes_a_search_of_100_kilobytes(shop: WebShop) -> None:
+    visits = Visits(shop)
+    name, _ = visits.begin(shop.task_ids.goal(shop.task_ids[0]))
+    with SiteServer(create_app(visits)) as server:
+        connection = HTTPConnection(urlsplit(server.url).netloc)
+        connection.request("GET", f"/visit/{name}/results?{urlencode({'q': 'é' * 100_000})}")
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert b"Total results: 0" in answer.read()
+        connection.close()
