@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opid_agents.learning.advantages import Advantage
+from opid_agents.learning.advantages import Advantage, make_advantage
 from opid_agents.learning.diagnostics import (
     advantage_shares,
     correlation,
@@ -30,7 +30,14 @@ def advantage(episode_weight: float = 0.5, step_weight: float = 0.25) -> Advanta
 
 def test_shares_of_the_advantage():
     # |outcome| 1 + 1 + 2 + 1 + 1 = 6, episode 0.5 * 6 = 3, step 0.25 * 8 = 2.
-    assert advantage_shares(advantage(), MASK) == pytest.approx({"outcome": 6 / 11, "episode": 3 / 11, "step": 2 / 11})
+    expected = {"outcome": 6 / 11, "episode": 3 / 11, "step": 2 / 11, "extra": 0.0}
+    assert advantage_shares(advantage(), MASK) == pytest.approx(expected)
+
+
+def test_the_share_of_what_else_a_learner_adds():
+    # |outcome| 6, and 2 on each of five tokens besides.
+    more = make_advantage(OUTCOME, MASK, extra=torch.full((3, 2), -2.0))
+    assert advantage_shares(more, MASK)["extra"] == pytest.approx(10 / 16)
 
 
 def test_shares_without_any_signal_are_0():
@@ -39,6 +46,7 @@ def test_shares_without_any_signal_are_0():
         "outcome": 0.0,
         "episode": 0.0,
         "step": 0.0,
+        "extra": 0.0,
     }
 
 
@@ -114,6 +122,7 @@ class TestDiagnose:
             "share/outcome": pytest.approx(6 / 11),
             "share/episode": pytest.approx(3 / 11),
             "share/step": pytest.approx(2 / 11),
+            "share/extra": 0.0,
             "routed/episode": pytest.approx(0.4),
             "routed/step": pytest.approx(0.2),
             "routed/any": pytest.approx(0.6),
@@ -125,6 +134,14 @@ class TestDiagnose:
             "shift/failure": pytest.approx(2.0),
             "alarm/negative_distillation": 0.0,
         }
+
+    def test_a_teacher_that_is_not_added_still_speaks(self):
+        """Weights of 0: the shifts -4, 2 of the success and 8 of the failure themselves."""
+        silent = make_advantage(OUTCOME, MASK, episode_shift=EPISODE, step_shift=STEP)
+        figures = diagnose(silent, MASK, [1, 0, 0], [0, 1, 0], [1, 0, 0])
+        assert figures["opposed/success"] == pytest.approx(0.5)
+        assert figures["shift/failure"] == pytest.approx(8.0)
+        assert figures["share/step"] == 0.0
 
     def test_survives_json_without_a_routed_sample_and_with_nan(self):
         for figures in (

@@ -80,7 +80,7 @@ def test_without_a_skill_a_learner_is_grpo_or_one_that_never_had_a_teacher(name)
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_a_learner_returns_adds_up(name):
     advantage = get_learner(name).advantage(inputs())
-    total = advantage.outcome + advantage.skill_term + advantage.extra
+    total = advantage.outcome + advantage.skill_term + (0.0 if advantage.extra is None else advantage.extra)
     torch.testing.assert_close(total, advantage.advantages)
     assert not advantage.advantages.requires_grad
 

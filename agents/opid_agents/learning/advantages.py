@@ -42,6 +42,7 @@ class Advantage:
             skill is routed.
         episode_weight, step_weight: the weights that were used; 0 where the shifts do not enter as a sum.
         metrics: figures to log.
+        extra: what a learner adds besides: GiGPO's state term, RLSD's re-weighting; None: nothing.
     """
 
     advantages: Float[Tensor, "batch tokens"]
@@ -51,16 +52,12 @@ class Advantage:
     episode_weight: float
     step_weight: float
     metrics: dict[str, float]
+    extra: Float[Tensor, "batch tokens"] | None = None
 
     @property
     def skill_term(self) -> Float[Tensor, "batch tokens"]:
         """The weighted shifts."""
         return self.episode_weight * self.episode_shift + self.step_weight * self.step_shift
-
-    @property
-    def extra(self) -> Float[Tensor, "batch tokens"]:
-        """What a learner adds besides outcome and weighted shifts: GiGPO's state term, RLSD's re-weighting."""
-        return self.advantages - self.outcome - self.skill_term
 
 
 @torch.no_grad()
@@ -243,29 +240,24 @@ def opid_advantage(
     outcome = outcome_advantage(token_level_rewards, response_mask, task_ids, trajectory_ids, mode=mode)
     require_matrix("old_log_probs", old_log_probs, token_level_rewards.shape)
     _require_clip(clip)
-    total = outcome.clone()
-    shifts = []
-    for name, teacher, routed, weight in (
-        ("episode", episode_log_probs, episode_mask, episode_weight),
-        ("step", step_log_probs, step_mask, step_weight),
-    ):
-        shift = _one_shift(name, teacher, routed, weight, old_log_probs, response_mask, center, normalize, clip)
-        if weight != 0:
-            total = total + weight * shift
-        shifts.append(shift)
+    episode, step = (
+        _one_shift(name, teacher, routed, weight, old_log_probs, response_mask, center, normalize, clip)
+        for name, teacher, routed, weight in (
+            ("episode", episode_log_probs, episode_mask, episode_weight),
+            ("step", step_log_probs, step_mask, step_weight),
+        )
+    )
     return make_advantage(
-        total,
         outcome,
         response_mask,
-        episode_shift=shifts[0],
-        step_shift=shifts[1],
+        episode_shift=episode,
+        step_shift=step,
         episode_weight=episode_weight,
         step_weight=step_weight,
     )
 
 
 def make_advantage(
-    advantages: Float[Tensor, "batch tokens"],
     outcome: Float[Tensor, "batch tokens"],
     response_mask: Shaped[Tensor, "batch tokens"],
     *,
@@ -273,16 +265,27 @@ def make_advantage(
     step_shift: Float[Tensor, "batch tokens"] | None = None,
     episode_weight: float = 0.0,
     step_weight: float = 0.0,
+    extra: Float[Tensor, "batch tokens"] | None = None,
 ) -> Advantage:
-    """The record of an advantage, with its metrics; a shift that is None is 0."""
-    none = torch.zeros_like(advantages)
+    """The sum of the parts, with its metrics; a shift that is None is 0."""
+    none = torch.zeros_like(outcome)
     episode_shift = none if episode_shift is None else episode_shift
     step_shift = none if step_shift is None else step_shift
-    parts = {"outcome": outcome, "episode": episode_weight * episode_shift, "step": step_weight * step_shift}
+    parts = {"outcome": outcome}
+    for name, weight, shift in (("episode", episode_weight, episode_shift), ("step", step_weight, step_shift)):
+        # A shift of weight 0 is shown and not added: it may be NaN.
+        parts[name] = weight * shift if weight != 0 else none
+    if extra is not None:
+        parts["extra"] = extra
+    total = outcome.clone()
+    for part in list(parts.values())[1:]:
+        total = total + part
     tokens = response_mask != 0
-    metrics = {"advantage/mean": _mean(advantages, tokens), "advantage/abs_mean": _mean(advantages.abs(), tokens)}
+    metrics = {"advantage/mean": _mean(total, tokens), "advantage/abs_mean": _mean(total.abs(), tokens)}
     metrics |= {f"advantage/{name}_abs_mean": _mean(part.abs(), tokens) for name, part in parts.items()}
-    return Advantage(advantages, outcome, episode_shift, step_shift, float(episode_weight), float(step_weight), metrics)
+    return Advantage(
+        total, outcome, episode_shift, step_shift, float(episode_weight), float(step_weight), metrics, extra
+    )
 
 
 @dataclass(frozen=True, slots=True)

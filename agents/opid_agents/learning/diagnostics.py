@@ -49,11 +49,11 @@ class NegativeDistillation:
 
 
 def advantage_shares(advantage: Advantage, response_mask: Shaped[Tensor, "batch tokens"]) -> dict[str, float]:
-    """Shares of |A_ep|, |w_ep Delta_ep| and |w_step Delta_step| in the sum of the three, over response
-    tokens.
+    """Shares of |A_ep|, |w_ep Delta_ep|, |w_step Delta_step| and of what else a learner adds (`Advantage.extra`) in
+    the sum of the four, over response tokens.
 
     Returns:
-        ``outcome``, ``episode`` and ``step``; they sum to 1, or are all 0 where there is no signal at all.
+        ``outcome``, ``episode``, ``step`` and ``extra``; they sum to 1, or are all 0 where there is no signal at all.
     """
     require_matrix("response_mask", response_mask, advantage.outcome.shape)
     tokens = response_mask != 0
@@ -61,6 +61,7 @@ def advantage_shares(advantage: Advantage, response_mask: Shaped[Tensor, "batch 
         "outcome": float(advantage.outcome[tokens].abs().sum()),
         "episode": float((advantage.episode_weight * advantage.episode_shift[tokens]).abs().sum()),
         "step": float((advantage.step_weight * advantage.step_shift[tokens]).abs().sum()),
+        "extra": 0.0 if advantage.extra is None else float(advantage.extra[tokens].abs().sum()),
     }
     total = sum(sizes.values())
     return {name: size / total if total > 0 else 0.0 for name, size in sizes.items()}
@@ -179,8 +180,10 @@ def diagnose(
     batch, device = tokens.shape[0], tokens.device
     episode = tokens & _rows("episode_mask", episode_mask, batch, device)[:, None]
     step = tokens & _rows("step_mask", step_mask, batch, device)[:, None]
-    weighted = advantage.advantages - advantage.outcome
-    opposition = negative_distillation(advantage.outcome, weighted, episode | step, success)
+    # Learners that use their teacher otherwise than as a sum have weights of 0; what it says counts all the same.
+    summed = advantage.episode_weight != 0 or advantage.step_weight != 0
+    term = advantage.skill_term if summed else advantage.episode_shift + advantage.step_shift
+    opposition = negative_distillation(advantage.outcome, term, episode | step, success)
     figures: dict[str, float | None] = {}
     figures |= {f"share/{name}": value for name, value in advantage_shares(advantage, response_mask).items()}
     figures |= {

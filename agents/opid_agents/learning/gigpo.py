@@ -146,4 +146,4 @@ def gigpo_advantage(
     state = state_advantage(
         step_returns, response_mask, anchor_groups(anchors, task_ids, similarity=similarity), mode=mode
     )
-    return make_advantage(outcome + state_weight * state.to(outcome), outcome, response_mask)
+    return make_advantage(outcome, response_mask, extra=state_weight * state.to(outcome))

@@ -144,7 +144,7 @@ def grpo(inputs: AdvantageInputs) -> Advantage:
     """The outcome alone (arXiv 2402.03300). The shifts of whatever skills there are go to the diagnostics."""
     outcome = _outcome(inputs)
     episode, step = _shifts(inputs)
-    return make_advantage(outcome, outcome, inputs.response_mask, episode_shift=episode, step_shift=step)
+    return make_advantage(outcome, inputs.response_mask, episode_shift=episode, step_shift=step)
 
 
 def rloo(inputs: AdvantageInputs) -> Advantage:
@@ -152,7 +152,7 @@ def rloo(inputs: AdvantageInputs) -> Advantage:
     outcome = rloo_advantage(
         inputs.token_level_rewards, inputs.response_mask, inputs.task_ids, _needed(inputs, "trajectory_ids")
     )
-    return make_advantage(outcome, outcome, inputs.response_mask)
+    return make_advantage(outcome, inputs.response_mask)
 
 
 def gigpo(inputs: AdvantageInputs) -> Advantage:
@@ -202,10 +202,8 @@ def opid_constant(inputs: AdvantageInputs) -> Advantage:
     for name, mask in (("episode_mask", inputs.episode_mask), ("step_mask", inputs.step_mask)):
         rows = sample_mask(name, [False] * batch if mask is None else mask, batch, device)
         shifts.append(torch.where((inputs.response_mask != 0) & rows[:, None], constant[:, None], 0.0))
-    outcome = _outcome(inputs)
     return make_advantage(
-        outcome + settings.episode_weight * shifts[0] + settings.step_weight * shifts[1],
-        outcome,
+        _outcome(inputs),
         inputs.response_mask,
         episode_shift=shifts[0],
         step_shift=shifts[1],
@@ -218,7 +216,6 @@ def opsd(inputs: AdvantageInputs) -> Advantage:
     """The teacher alone, no outcome: ``A = teacher - old`` (arXiv 2601.18734)."""
     episode, step = _shifts(inputs)
     return make_advantage(
-        episode + step,
         torch.zeros_like(episode),
         inputs.response_mask,
         episode_shift=episode,
@@ -241,7 +238,9 @@ def rlsd(inputs: AdvantageInputs) -> Advantage:
         clip=inputs.settings.rlsd_clip,
     )
     episode, step = _shifts(inputs)
-    return make_advantage(advantages, outcome, inputs.response_mask, episode_shift=episode, step_shift=step)
+    return make_advantage(
+        outcome, inputs.response_mask, episode_shift=episode, step_shift=step, extra=advantages - outcome
+    )
 
 
 # -- Losses --
