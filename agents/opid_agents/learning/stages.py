@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -181,6 +182,14 @@ def rescore(
 
 
 # -- Stage 5 --
+class Scorer(Protocol):
+    """Log-probabilities of replies, as `opid_agents.policy.Policy.score` gives them."""
+
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], *, temperature: float = 1.0
+    ) -> list[list[float]]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
     """What the updates of an iteration did; metrics are means over them."""
@@ -204,7 +213,7 @@ def update(
     minibatches: int,
     clip_norm: float,
     seed: int,
-    reference: Policy | None = None,
+    reference: Scorer | None = None,
     skipped_in_a_row: int = 0,
     teacher: tuple[Tensor, Tensor] | None = None,
     on_row: Callable[[int], None] = lambda rows: None,
@@ -213,7 +222,7 @@ def update(
 
     Samples without a gradient (`opid_agents.learning.learner.trained_samples`) are left out; the token mean counts
     them. An update whose loss or gradient is not finite is skipped and counted. `teacher` has log-probabilities and
-    mask, both ``[B, L]``, for losses that distil.
+    mask, both ``[B, L]``, for losses that distil; `reference` scores for the KL term.
     """
     tokens = sum(len(sample.reply_ids) for sample in samples)
     trained = trained_samples(learner, advantage, settings, None if teacher is None else teacher[1])
@@ -223,7 +232,7 @@ def update(
     ref = None
     if reference is not None and active:
         ref = torch.zeros_like(old)
-        scored = reference.score(
+        scored = reference(
             [samples[i].prompt_ids for i in active], [samples[i].reply_ids for i in active], temperature=temperature
         )
         ref[active] = pad(scored, old.shape[1])
@@ -257,7 +266,7 @@ def update(
                 for name, value in out.metrics.items():
                     metrics[name] = metrics.get(name, 0.0) + value
                 on_row(len(batch))
-            norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(policy.trained(), clip_norm)
             if finite and bool(torch.isfinite(norm)):
                 optimizer.step()
                 updates += 1

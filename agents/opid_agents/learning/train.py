@@ -33,11 +33,13 @@ from opid_agents.learning.credit import Credit, describe_credit
 from opid_agents.learning.diagnostics import diagnose
 from opid_agents.learning.learner import AdvantageInputs, AdvantageSettings, get_learner, teacher_scores
 from opid_agents.learning.losses import LossSettings
+from opid_agents.learning.optimizer import make_optimizer
 from opid_agents.learning.records import RunFolder, describe_iteration
 from opid_agents.learning.report import write_report
 from opid_agents.learning.samples import pad, response_mask, step_samples, token_rewards
 from opid_agents.learning.schedules import linear
 from opid_agents.lm import LMAgent, LMSettings
+from opid_agents.lora import LoraSettings, is_untrained
 from opid_agents.policy import Policy
 from opid_agents.recipes.recipe import Recipe
 from opid_agents.skills.extract import Skills
@@ -83,7 +85,8 @@ def train(
     Args:
         recipe: everything that influences the result.
         out: the run's folder.
-        policy: where to start; None: continue what is in the folder.
+        policy: where to start; None: what is in the folder, or the model that the recipe names. Given, it must be the
+            recipe's, if that names one.
         resume: go on from the folder's latest checkpoint. Without one the run starts from its beginning.
         watch: is told how it goes.
 
@@ -100,22 +103,28 @@ def train(
     folder = RunFolder.open(Path(out), recipe, resume=resume)
     set_threads(recipe)
     checkpoint = latest_checkpoint(folder.checkpoints) if resume else None
+    model = recipe.model
     if checkpoint is not None:
-        policy = Policy.load(checkpoint)
-    elif policy is not None:
+        policy = Policy.load(checkpoint, device=model.device, dtype=model.dtype)
+    elif policy is not None or (model.path and not folder.has_start()):
+        policy = policy or Policy.load(model.path or "", dtype=model.dtype)
+        policy = policy.to(model.device)
         policy.settings = settings.to_json()
+        if recipe.lora.rank and not policy.has_lora:
+            shape = LoraSettings(recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets)
+            policy.add_lora(shape, model.path or folder.base, seed=stream(recipe.seed, "adapters"))
         policy.save(folder.start)
     elif folder.has_start():
-        policy = Policy.load(folder.start)
+        policy = Policy.load(folder.start, device=model.device, dtype=model.dtype)
     else:
         raise ValueError(f"no policy to start from: give one, or a folder with one at {str(folder.start)!r}")
-    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = make_optimizer(policy.trained(), learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
     progress = Progress()
     if checkpoint is not None:
         load_optimizer(checkpoint, optimizer)
         progress = load_progress(checkpoint)
     folder.forget_after(progress)
-    reference = Policy.load(folder.start) if recipe.kl_weight else None
+    reference = make_reference(recipe, policy, folder) if recipe.kl_weight else None
     envs = make_envs(recipe, recipe.world.train_split, recipe.games or recipe.tasks * recipe.rollouts)
     all_tasks = envs.world.task_ids
     order = TaskOrder(len(all_tasks), stream(recipe.seed, "tasks"))
@@ -267,9 +276,16 @@ def train(
 
     envs.close()
     policy.settings = settings.to_json()
-    policy.save(folder.model)
+    policy.save(folder.model, merge=True)
     write_report(folder.path, recipe)
     return policy
+
+
+def make_reference(recipe: Recipe, policy: Policy, folder: RunFolder) -> stages.Scorer:
+    """Who scores for the KL term: the policy the run started from."""
+    if policy.has_lora and is_untrained(folder.start):
+        return policy.base_scores  # the same weights without their adapters: no second model
+    return Policy.load(folder.start, device=recipe.model.device, dtype=recipe.model.dtype).score
 
 
 def lm_settings(recipe: Recipe) -> LMSettings:

@@ -1,4 +1,4 @@
-"""From nothing to a starting policy: demonstrations, tokenizer, model, imitation."""
+"""From nothing, or from a model that exists, to a starting policy: demonstrations, tokenizer, model, imitation."""
 
 from __future__ import annotations
 
@@ -77,15 +77,16 @@ def make_start(
     # The model never learns from the unseen ones; hint following is measured in their states.
     demonstrations, unseen = played[: len(shown)], played[len(shown) :]
 
-    with watch.stage("train tokenizer", 0):
-        tokenizer = train_tokenizer(world_text(settings, demonstrations), recipe.model.vocabulary)
-        model = recipe.model
-        policy = Policy.create(
-            tokenizer,
-            ModelSize(model.hidden_size, model.layers, model.heads, model.mlp_size, model.context),
-            seed=stream(recipe.seed, "weights"),
-        )
-        policy.settings = settings.to_json()
+    model = recipe.model
+    if model.path:
+        policy = Policy.load(model.path, dtype=model.dtype)
+    else:
+        with watch.stage("train tokenizer", 0):
+            tokenizer = train_tokenizer(world_text(settings, demonstrations), model.vocabulary)
+        size = ModelSize(model.hidden_size, model.layers, model.heads, model.mlp_size, model.context)
+        policy = Policy.create(tokenizer, size, seed=stream(recipe.seed, "weights"))
+    policy = policy.to(model.device)
+    policy.settings = settings.to_json()
     data = WarmStartData(policy, settings, demonstrations, HintMix(warm.plain, warm.plan, warm.next))
     checks: list[Check] = []
 

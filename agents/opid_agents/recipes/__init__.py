@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from opid_agents.recipes.alfworld import PAPER_ALFWORLD, SMALL_ALFWORLD
 from opid_agents.recipes.recipe import Recipe, RecipeError
 from opid_agents.recipes.tiny_alfworld import TINY_ALFWORLD
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (TINY_ALFWORLD,)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (TINY_ALFWORLD, SMALL_ALFWORLD, PAPER_ALFWORLD)}
 
 
 def get_recipe(name: str) -> Recipe:

@@ -53,14 +53,30 @@ class Prompting(_Record):
 
 
 class Model(_Record):
-    """Shape of the small Llama-architecture model that the warm start makes."""
+    """The model: one that exists, by its folder, or the shape of the small Llama-architecture model that the warm start
+    makes."""
 
+    path: str | None = Field(
+        None, description="folder of a causal language model in Hugging Face format; none: the warm start makes one"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the weights; what is trained keeps its small changes in float32 in either case"
+    )
+    device: str = Field("cpu", description="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
     vocabulary: int = Field(1024, ge=258, description="at most so many tokens")
     hidden_size: int = Field(64, ge=8, description="width")
     layers: int = Field(3, ge=1, description="depth")
     heads: int = Field(4, ge=1, description="attention heads; must divide hidden_size into even parts")
     mlp_size: int = Field(128, ge=1, description="width of the MLPs")
     context: int = Field(1024, ge=32, description="longest sequence")
+
+
+class Lora(_Record):
+    """LoRA adapters, trained instead of the weights."""
+
+    rank: int = Field(0, ge=0, description="of each adapter; 0: all weights are trained")
+    alpha: float = Field(32.0, gt=0, description="an adapter's output counts alpha / rank times")
+    targets: str | tuple[str, ...] = Field("all-linear", description="names of the layers that get one")
 
 
 class WarmStart(_Record):
@@ -174,12 +190,14 @@ class Recipe(_Record):
     """One run."""
 
     name: str = Field("custom", description="for reports")
+    about: str = Field("", description="what it is for, in a line")
     learner: str = Field("opid", description=f"one of {', '.join(LEARNERS)}")
     seed: int = Field(0, ge=0, description="of everything random")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: torch's choice")
     world: World = World()
     prompting: Prompting = Prompting()
     model: Model = Model()
+    lora: Lora = Lora()
     warm_start: WarmStart = WarmStart()
     skills: Skills = Skills()
     analyzer: Analyzer = Analyzer()
@@ -286,6 +304,18 @@ def describe(record: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, st
         else:
             meanings[prefix + name] = info.description or ""
     return meanings
+
+
+def flatten(recipe: Recipe) -> dict[str, Any]:
+    """Every value of a recipe by its dotted key, as `change` takes them."""
+    raw = recipe.model_dump(mode="json")
+    found = {}
+    for key in _keys(raw):
+        value: Any = raw
+        for part in key.split("."):
+            value = value[part]
+        found[key] = value
+    return found
 
 
 def _split(text: str) -> tuple[str, Any]:

@@ -11,6 +11,7 @@ from opid_agents.recipes.recipe import Model, Recipe, Skills, WarmStart, World
 
 TINY_ALFWORLD = Recipe(
     name="tiny-alfworld",
+    about="small generated households, 175,000 parameters: minutes on two CPU cores",
     threads=2,
     world=World(arguments={"size": "small"}, max_episode_steps=20),
     model=Model(hidden_size=64, layers=3, heads=2, mlp_size=128),
