@@ -14,6 +14,7 @@ from opid_agents.learning.pretrain import (
     following_rate,
     learned_steps,
     load_expert,
+    spoken,
     warm_start,
 )
 from opid_agents.learning.warm import make_start, world_text
@@ -33,7 +34,9 @@ SETTINGS = LMSettings(max_reply_tokens=12)
 def demonstrate(noise, count=24, seed=0):
     envs = gym.make_vec("opid/ALFWorld-v0", num_envs=8, size="small", autoreset_mode=AutoresetMode.DISABLED)
     played = play(
-        envs, Demonstrator(load_expert(EXPERT), noise=noise, seed=seed), list(envs.unwrapped.world.task_ids)[:count]
+        envs,
+        Demonstrator(envs, load_expert(EXPERT), noise=noise, seed=seed),
+        list(envs.unwrapped.world.task_ids)[:count],
     )
     return sorted(played, key=lambda t: t.metadata["index"])
 
@@ -53,6 +56,18 @@ def text_of(policy, row):
 def test_demonstrations_are_the_same_for_the_same_seed_and_solve_their_tasks():
     assert [t.to_json() for t in demonstrate(0.2)] == [t.to_json() for t in DEMONSTRATIONS]
     assert all(t.success for t in demonstrate(0.0))
+
+
+def test_any_world_with_an_expert_can_be_demonstrated():
+    envs = gym.make_vec("opid/ALFWorld-v0", num_envs=4, size="small", autoreset_mode=AutoresetMode.DISABLED)
+    played = list(play(envs, Demonstrator(envs), list(envs.unwrapped.world.task_ids)[:8]))
+    assert all(t.success for t in played)
+    assert all(step.data["expert"] == step.action for t in played for step in t.steps)
+
+
+def test_actions_with_a_place_for_words_are_no_hints():
+    assert spoken(["search[<your query>]", "click[< prev]", "click[next >]"]) == ["click[< prev]", "click[next >]"]
+    assert spoken(None) == []
 
 
 def test_noise_changes_what_is_played_and_not_what_is_learned():

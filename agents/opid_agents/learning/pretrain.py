@@ -9,6 +9,7 @@ Imitation is stopped early, because a policy that imitates well is too sure of i
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,6 +29,7 @@ from opid_gym.actions import parse_action
 from opid_gym.agent import Decision
 from opid_gym.prompting import PromptView
 from opid_gym.trajectory import Trajectory
+from opid_gym.vector import TextVectorEnv
 
 
 class Expert(Protocol):
@@ -54,22 +56,30 @@ def load_expert(path: str) -> Callable[[str, random.Random], Expert]:
 class Demonstrator:
     """An agent that plays as an expert does, except for some random steps.
 
-    At a random step something else is played: any admissible action, or (as often) one that is admissible in
-        another game and here
-    most likely means nothing. So demonstrations also show how to go on after a mistake, which a policy that has
-    only seen perfect play does not know. The expert's advice is kept at every step in ``data["expert"]``.
+    At a random step something else is played: any admissible action, or (as often) one that is admissible in another
+    game and here most likely means nothing. So demonstrations also show how to go on after a mistake, which a policy
+    that has only seen perfect play does not know. The expert's advice is kept at every step in ``data["expert"]``.
 
     Args:
-        expert: see `load_expert`.
-        noise: share of random steps.
+        envs: the environment it acts in.
+        expert: see `load_expert`; None: the world's own expert, which sees the hidden state.
+        noise: share of random steps. Where actions are free text there are none.
         seed: of the noise and of the experts' whims; each task has streams of its own.
     """
 
-    def __init__(self, expert: Callable[[str, random.Random], Expert], *, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        envs: TextVectorEnv,
+        expert: Callable[[str, random.Random], Expert] | None = None,
+        *,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self._envs = envs
         self._expert = expert
         self._noise = noise
         self._seed = seed
-        self._playing: dict[int, tuple[Expert, random.Random]] = {}
+        self._playing: dict[int, tuple[Expert | None, random.Random]] = {}
 
     def reset(self, mask: NDArray[np.bool_]) -> None:
         """Forget the games where `mask` is True."""
@@ -80,20 +90,28 @@ class Demonstrator:
         """The expert's action, or a random one, in each game that is being played."""
         decisions = [Decision("")] * len(observations)
         games = np.flatnonzero(infos["_task"]).tolist()
+        told = self._envs.expert_actions(infos["_task"]) if self._expert is None else []
         for game in games:
             if game not in self._playing:
                 rng = random.Random(f"{self._seed}/{infos['task_id'][game]}")
-                self._playing[game] = (self._expert(infos["task"][game], rng), rng)
+                self._playing[game] = (self._expert(infos["task"][game], rng) if self._expert else None, rng)
             expert, rng = self._playing[game]
             admissible = infos["admissible_actions"][game]
-            advice = expert.act(observations[game], admissible)
+            advice = expert.act(observations[game], admissible) if expert else told[game] or ""
             action = advice
-            if rng.random() < self._noise:
+            if rng.random() < self._noise and admissible:
                 elsewhere = infos["admissible_actions"][rng.choice(games)]
-                action = rng.choice(admissible if rng.random() < 0.5 else elsewhere)
+                action = rng.choice(spoken(admissible if rng.random() < 0.5 else elsewhere) or (advice,))
             decisions[game] = Decision(action, data={"expert": advice})
         return decisions
 
+
+def spoken(actions: Sequence[str] | None) -> list[str]:
+    """The admissible actions that can be played word for word: those with a place for words of one's own are not."""
+    return [action for action in actions or () if not _OWN_WORDS.search(action)]
+
+
+_OWN_WORDS = re.compile("<[^<>]+>")  # as in search[<your query>]
 
 # Share of short examples that are hinted.
 _SHORT_HINTED = 0.6
@@ -174,7 +192,7 @@ class WarmStartData:
         if rng.random() < self._mix.next_from_expert:
             action = advice_at(trajectory, step)
         else:
-            action = rng.choice(trajectory.steps[step].admissible_actions or (advice_at(trajectory, step),))
+            action = rng.choice(spoken(trajectory.steps[step].admissible_actions) or [advice_at(trajectory, step)])
         return kind, _rows([*before, self._sample(trajectory, step, action, step_skill=action)])
 
     def draw_short(self, rng: random.Random) -> list[Row]:
@@ -183,7 +201,7 @@ class WarmStartData:
         step = rng.randrange(len(trajectory.steps))
         seen = trajectory.steps[step]
         hinted = rng.random() < _SHORT_HINTED
-        action = rng.choice(seen.admissible_actions or (seen.action,)) if hinted else advice_at(trajectory, step)
+        action = rng.choice(spoken(seen.admissible_actions) or [seen.action]) if hinted else advice_at(trajectory, step)
         view = PromptView(trajectory.task, seen.observation, (), seen.admissible_actions)
         prompt = fit_prompt(self._policy, self._settings, view, step_skill=action if hinted else None)
         return _rows([(prompt.ids, self._reply(action))])
@@ -326,7 +344,7 @@ def following_rate(
     for _ in range(samples):
         trajectory = rng.choice([t for t in trajectories if t.steps])
         step = rng.randrange(len(trajectory.steps))
-        action = rng.choice(trajectory.steps[step].admissible_actions or (trajectory.steps[step].action,))
+        action = rng.choice(spoken(trajectory.steps[step].admissible_actions) or [trajectory.steps[step].action])
         prompts.append(fit_prompt(policy, settings, view_at(trajectory, step), step_skill=action).ids)
         wanted.append(action)
     stop = policy.stop_ids(settings.stop)

@@ -1,10 +1,9 @@
 """The training loop: OPID in five named stages, in the order of the paper (arXiv 2606.26790).
 
-A run lives in one folder: ``recipe.json``, ``versions.json``, ``start/`` (the starting policy),
-    ``checkpoints/``, ``metrics.jsonl`` (one line an iteration),
-``trajectories.jsonl``, ``skills.jsonl``, ``model/`` (the result, Hugging Face format) and ``report.md``. Every
-random stream is derived from the seed and the iteration, so a run that was stopped at any moment goes on with the
-numbers of an unbroken one.
+A run lives in one folder: ``recipe.json``, ``versions.json``, ``start/`` (the starting policy), ``checkpoints/``,
+``metrics.jsonl`` (one line an iteration), ``tensorboard/`` (if wanted), ``trajectories.jsonl``, ``skills.jsonl``,
+``model/`` (the result, Hugging Face format) and ``report.md``. Every random stream is derived from the seed and the
+iteration, so a run that was stopped at any moment goes on with the numbers of an unbroken one.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import torch
 
 from opid_agents.learning import stages
 from opid_agents.learning.analysis import for_test, make_extractor, skills_are_on, wanted_in
+from opid_agents.learning.board import Board
 from opid_agents.learning.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -124,6 +124,7 @@ def train(
         load_optimizer(checkpoint, optimizer)
         progress = load_progress(checkpoint)
     folder.forget_after(progress)
+    board = Board(folder.path / "tensorboard", after=progress.iteration) if recipe.tensorboard else None
     reference = make_reference(recipe, policy, folder) if recipe.kl_weight else None
     envs = make_envs(recipe, recipe.world.train_split, recipe.games or recipe.tasks * recipe.rollouts)
     all_tasks = envs.world.task_ids
@@ -265,6 +266,8 @@ def train(
             progress, trajectories, skills, analysis, len(groups), result, figures, evaluation, clock.seconds
         )
         folder.write_metrics(metrics)
+        if board is not None:
+            board.write(metrics)
         watch.iteration(metrics)
         if result.skipped_in_a_row >= recipe.max_bad_updates:
             raise TrainingDiverged(
@@ -275,6 +278,8 @@ def train(
             save_checkpoint(folder.checkpoints, policy, optimizer, progress)
 
     envs.close()
+    if board is not None:
+        board.close()
     policy.settings = settings.to_json()
     policy.save(folder.model, merge=True)
     write_report(folder.path, recipe)

@@ -68,7 +68,8 @@ def make_start(
     kept_back = [tasks[order.at(warm.demonstrations + i)] for i in range(warm.check_tasks)]
 
     with watch.stage("play demonstrations", len(shown) + len(kept_back)) as advance:
-        demonstrator = Demonstrator(load_expert(warm.expert), noise=warm.noise, seed=recipe.seed)
+        expert = None if warm.expert == "world" else load_expert(warm.expert)
+        demonstrator = Demonstrator(envs, expert, noise=warm.noise, seed=recipe.seed)
         played = []
         for trajectory in play(envs, demonstrator, [*shown, *kept_back]):
             played.append(trajectory)

@@ -83,7 +83,8 @@ class WarmStart(_Record):
     """Imitation of an expert, mixed with data that teaches the model to use hints."""
 
     expert: str = Field(
-        "opid_gym_envs.alfworld.searching:SearchingExpert", description="who is imitated, as module:Class"
+        "opid_gym_envs.alfworld.searching:SearchingExpert",
+        description="who is imitated, as module:Class; world: the world's own expert, which sees the hidden state",
     )
     demonstrations: int = Field(800, ge=1, description="episodes of the expert, on tasks of the train split")
     noise: float = Field(0.2, ge=0, lt=1, description="share of random steps in them, to learn recovering from")
@@ -234,6 +235,7 @@ class Recipe(_Record):
     )
 
     checkpoint_every: int = Field(1, ge=1, description="iterations between checkpoints")
+    tensorboard: bool = Field(False, description="also write the metrics as TensorBoard event files")
     keep_trajectories: int = Field(
         2000, ge=0, description="at most so many trajectories (and their skills) are written down"
     )
