@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -109,6 +109,16 @@ class Demonstrator:
 def spoken(actions: Sequence[str] | None) -> list[str]:
     """The admissible actions that can be played word for word: those with a place for words of one's own are not."""
     return [action for action in actions or () if not _OWN_WORDS.search(action)]
+
+
+def as_element(action: str, tags: Collection[str]) -> str:
+    """An action of the form ``name[text]`` as the element that stands for it in replies, if its name is one of `tags`.
+
+    >>> as_element("search[who wrote Hamlet]", ("search", "answer"))
+    '<search>who wrote Hamlet</search>'
+    """
+    name, _, text = action.partition("[")
+    return f"<{name}>{text[:-1]}</{name}>" if name in tags and text.endswith("]") else action
 
 
 _OWN_WORDS = re.compile("<[^<>]+>")  # as in search[<your query>]
@@ -231,7 +241,8 @@ class WarmStartData:
         return prompt.ids, self._reply(action)
 
     def _reply(self, action: str) -> list[int]:
-        return self._policy.encode_reply(self._settings.reply.replace("{action}", action))
+        elements = self._settings.action_format.elements
+        return self._policy.encode_reply(self._settings.reply.replace("{action}", as_element(action, elements)))
 
 
 def advice_at(trajectory: Trajectory, step: int) -> str:

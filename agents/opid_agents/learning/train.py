@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -296,10 +296,17 @@ def make_reference(recipe: Recipe, policy: Policy, folder: RunFolder) -> stages.
 def lm_settings(recipe: Recipe) -> LMSettings:
     """Prompt, reply and temperature as the recipe wants them."""
     prompting = recipe.prompting
+    template = load_template(prompting.template)
+    if prompting.history_length is not None:
+        template = replace(template, history_length=prompting.history_length)
     return LMSettings(
-        template=load_template(prompting.template),
+        template=template,
         action_format=ActionFormat(
-            tag=prompting.action_tag, reasoning=prompting.reasoning_tag, admissible=prompting.require_admissible
+            tag=prompting.action_tag,
+            elements=prompting.action_elements,
+            lower=prompting.lower,
+            reasoning=prompting.reasoning_tag,
+            admissible=prompting.require_admissible,
         ),
         max_reply_tokens=prompting.max_reply_tokens,
         reply=prompting.reply,

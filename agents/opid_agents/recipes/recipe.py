@@ -42,9 +42,16 @@ class Prompting(_Record):
     """How the model is prompted and read."""
 
     template: str = Field("compact", description="bundled template or path of a TOML file")
+    history_length: int | None = Field(
+        None, ge=0, description="how many of the latest steps a prompt shows; none: the template's own number"
+    )
     action_tag: bool = Field(
         False, description="the action stands in <action> tags; false: the whole reply is the action"
     )
+    action_elements: tuple[str, ...] = Field(
+        (), description='instead: the action is one element with one of these tags, e.g. ["search", "answer"]'
+    )
+    lower: bool = Field(True, description="actions are lower-cased before use")
     reasoning_tag: bool = Field(False, description="a reply without a <think> block is invalid")
     require_admissible: bool = Field(True, description="an action that is not admissible is invalid")
     reply: str = Field(" {action}\n", description="how an expert's action is written as a reply in the warm start")

@@ -1,0 +1,57 @@
+"""The recipes of every world, from the warm start to a trained model, cut down to seconds."""
+
+import json
+
+import pytest
+from opid_agents.learning.pretrain import as_element
+from opid_agents.learning.train import lm_settings, make_envs, train
+from opid_agents.learning.warm import make_start
+from opid_agents.recipes import RECIPES, get_recipe
+from opid_agents.recipes.recipe import change
+
+from opid_gym.actions import parse_action
+
+SECONDS = [
+    "threads=1",
+    "model.hidden_size=16",
+    "model.layers=1",
+    "model.mlp_size=16",
+    "warm_start.demonstrations=8",
+    "warm_start.steps=4",
+    "warm_start.short_steps=2",
+    "warm_start.check_tasks=2",
+    "iterations=1",
+    "tasks=2",
+    "rollouts=2",
+    "eval_tasks=2",
+    "train_uniform_groups=true",
+]
+
+
+@pytest.mark.parametrize("name", ["tiny-alfworld", "tiny-webshop", "tiny-searchqa"])
+def test_a_tiny_recipe_runs_from_nothing_to_a_trained_model(name, tmp_path):
+    recipe = change(get_recipe(name), SECONDS)
+    start = make_start(recipe)
+    assert start.demonstration_success > 0.7
+    train(recipe, tmp_path / "run", policy=start.policy)
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert line["updates"] > 0
+    assert line["opid/occupancy"] == 1.0
+    assert line["opid/routed/any"] > 0
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_fits_its_world(name):
+    recipe = RECIPES[name]
+    settings = lm_settings(recipe)
+    for split in (recipe.world.train_split, recipe.world.eval_split):
+        envs = make_envs(recipe, split, 1)
+        assert len(envs.world.task_ids) > 0
+        envs.close()
+    # What an expert does, written as a reply, must be read back as what it did.
+    action = "answer[the Nile]" if "search" in name else "go to shelf 1"
+    reply = settings.reply.replace("{action}", as_element(action, settings.action_format.elements))
+    parsed = parse_action(reply, settings.action_format)
+    assert parsed.valid
+    assert parsed.action in (action.lower(), action, "<answer>the Nile</answer>")
