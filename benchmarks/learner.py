@@ -9,8 +9,10 @@ rollouts, skills, scoring, updates, metrics and checkpoints (TRL writes none). T
 that every iteration plays as the first one does and token counts stay comparable.
 
 - ``over_trl``: environment steps per CPU-second of our GRPO over TRL's.
-- ``opid_over_grpo``: CPU time of an OPID iteration over a GRPO iteration. Skills are extracted by the group contrast,
-  routed and re-scored; the share of tokens that got one is in the figures.
+- ``opid_over_grpo``: CPU time of an OPID iteration over a GRPO iteration. Both train the groups whose rollouts differ;
+  there skills are extracted by the group contrast, routed and re-scored, and the share of tokens that got one is in the
+  figures. ``opid_all_groups_over_grpo``: the same if OPID also extracts, scores and trains where all rollouts of a task
+  ended alike, from which GRPO learns nothing.
 
 TRL is driven through its ``rollout_func``: the same vector environment, batched ``model.generate`` with a KV cache
 within each turn and only for the games that still run, one row an episode with the environment's words masked, one
@@ -95,6 +97,11 @@ def main() -> None:
             )
             for name in ("grpo", "opid")
         }
+        contestants["opid/all groups"] = lambda seed: run_ours(
+            change(recipe, {"learner": "opid", "seed": seed, "train_uniform_groups": True}),
+            start,
+            Path(scratch) / "all",
+        )
         if not arguments.no_trl:
             for size in arguments.trl_batch:
                 contestants[f"trl/{size}"] = lambda seed, size=size: run_trl(
@@ -288,6 +295,7 @@ def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     }
     figures: dict[str, Any] = {
         "opid_over_grpo": medians["opid"]["cpu_seconds"] / medians["grpo"]["cpu_seconds"],
+        "opid_all_groups_over_grpo": medians["opid/all groups"]["cpu_seconds"] / medians["grpo"]["cpu_seconds"],
         "routed_tokens": medians["opid"]["routed_tokens"],
     }
     rivals = [name for name in medians if name.startswith("trl/")]
@@ -304,7 +312,7 @@ def show(figures: dict[str, Any]) -> None:
     out = Console()
     for name, values in figures["medians"].items():
         out.print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
-    for key in ("over_trl", "opid_over_trl", "opid_over_grpo", "routed_tokens"):
+    for key in ("over_trl", "opid_over_trl", "opid_over_grpo", "opid_all_groups_over_grpo", "routed_tokens"):
         if key in figures:
             out.print(f"{key}: {figures[key]:.2f}")
 
