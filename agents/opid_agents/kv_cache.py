@@ -52,11 +52,7 @@ class RaggedCache(Cache):
         )
 
     def _write(self, buffers: list[Tensor], layer: int, new: Tensor) -> Tensor:
-        buffer = buffers[layer]
-        if buffer.shape[2] < self._width:
-            grown = buffer.new_zeros(*buffer.shape[:2], _capacity(self._width), buffer.shape[3])
-            grown[:, :, : buffer.shape[2]] = buffer
-            buffer = buffers[layer] = grown
+        buffer = buffers[layer] = _grown(buffers[layer], self._width)
         rows = torch.arange(self.rows, device=new.device)[:, None]
         buffer[rows, :, self.positions] = new.transpose(1, 2)
         return buffer[:, :, : self._width]
@@ -72,6 +68,18 @@ class RaggedCache(Cache):
             chosen._values = [buffer[:, :, :used].index_select(0, index) for buffer in self._values]
         return chosen
 
+    def put(self, part: RaggedCache, rows: Sequence[int]) -> None:
+        """Write back what `select` gave for `rows`, with the tokens that came to it since."""
+        self._width = max(self._width, part._width)
+        if not self._keys:
+            for mine, theirs in ((self._keys, part._keys), (self._values, part._values)):
+                mine += [b.new_zeros(self.rows, b.shape[1], _capacity(self._width), b.shape[3]) for b in theirs]
+        index = torch.tensor(rows, device=self._keys[0].device)
+        for mine, theirs in ((self._keys, part._keys), (self._values, part._values)):
+            for layer, buffer in enumerate(theirs):
+                mine[layer] = _grown(mine[layer], self._width)
+                mine[layer][index, :, : part._width] = buffer[:, :, : part._width]
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Asked by models that were given no positions; they always are."""
         return 0
@@ -79,6 +87,14 @@ class RaggedCache(Cache):
 
 def _capacity(width: int) -> int:
     return -(-width // _GROWTH) * _GROWTH
+
+
+def _grown(buffer: Tensor, width: int) -> Tensor:
+    if buffer.shape[2] >= width:
+        return buffer
+    grown = buffer.new_zeros(*buffer.shape[:2], _capacity(width), buffer.shape[3])
+    grown[:, :, : buffer.shape[2]] = buffer
+    return grown
 
 
 class PrefixCache:

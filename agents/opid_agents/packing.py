@@ -17,6 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+_MOST_BUCKETS = 4
+_WORTHWHILE = 0.9  # every further pass has a price of its own
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -155,6 +158,30 @@ def batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+def buckets(lengths: Sequence[int], apart: float) -> list[list[int]]:
+    """Rows that are padded to one length each, as positions in `lengths`; fewest tokens in all.
+
+    Args:
+        lengths: of the rows.
+        apart: what a row costs in a batch of its own, in tokens, over one in the batch of all.
+
+    >>> buckets([9, 100, 8, 90], apart=0)
+    [[1, 3], [0, 2]]
+    >>> buckets([9, 100, 8, 90], apart=50)
+    [[0, 1, 2, 3]]
+    """
+    ordered = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    best = [list(range(len(lengths)))]
+    least: float = len(lengths) * max(lengths)
+    for count in range(2, _MOST_BUCKETS + 1):
+        size = -(-len(ordered) // count)
+        parts = [sorted(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+        cost = sum(len(part) * max(lengths[i] for i in part) for part in parts) + apart * len(ordered)
+        if cost < _WORTHWHILE * least:
+            best, least = parts, cost
+    return best
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -30,10 +30,13 @@ from transformers.utils import logging
 
 from opid_agents.kv_cache import PrefixCache, RaggedCache
 from opid_agents.lora import ADAPTER_CONFIG, LoraSettings, add_lora, has_lora, load_lora, merged, without_lora
-from opid_agents.packing import Row, batches, pack, share
+from opid_agents.packing import Row, batches, buckets, pack, share
 from opid_agents.tokenizer import LINE_BOUNDARIES
 
 SETTINGS_FILE = "opid_agent.json"
+# What moving a cached token to a batch of its own and back costs, in tokens computed by a model whose `_even_length` is
+# 1: a core makes about ten operations in the time it copies a byte.
+_MOVING = 40.0
 _KEPT_LINES = 50_000  # tokenized lines kept: the lines of a history come back in every prompt of an episode
 
 
@@ -424,7 +427,25 @@ class Policy:
         return logits[index]
 
     def _next_logits(self, store: RaggedCache, fresh: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
-        """Run each row's `fresh` tokens after its first `lengths` ones; logits ``[rows, vocabulary]`` at the end."""
+        """Run each row's `fresh` tokens after its first `lengths` ones; logits ``[rows, vocabulary]`` at the end.
+
+        Rows of very different lengths are run apart from each other, so that none is padded to the longest.
+        """
+        # Taking rows out of the cache and putting them back costs as much as so many tokens a row.
+        longest = max(n + len(ids) for n, ids in zip(lengths, fresh, strict=True))
+        moving = _MOVING * longest / self._even
+        parts = buckets([len(ids) for ids in fresh], moving)
+        if len(parts) == 1:
+            return self._run_fresh(store, fresh, lengths)
+        logits: dict[int, Tensor] = {}
+        for rows in parts:
+            part = store.select(rows)
+            out = self._run_fresh(part, [fresh[i] for i in rows], [lengths[i] for i in rows])
+            store.put(part, rows)
+            logits |= dict(zip(rows, out, strict=True))
+        return torch.stack([logits[i] for i in range(len(fresh))])
+
+    def _run_fresh(self, store: RaggedCache, fresh: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
         counts = torch.tensor([len(ids) for ids in fresh], device=self.device)
         width = int(counts.max())
         ids = torch.tensor([[*row, *[self._filler] * (width - len(row))] for row in fresh], device=self.device)

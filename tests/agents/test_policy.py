@@ -245,7 +245,7 @@ def test_skills_late_in_prompts_reuse_what_stands_before_them(policy, monkeypatc
 
 
 def test_equal_prompts_are_run_once_when_sampling(policy, monkeypatch):
-    prompt, other = random_prompts(policy, [30, 22])
+    prompt, other = random_prompts(policy, [30, 30])
     seen = passes(policy, monkeypatch)
     samples = policy.sample([prompt, other, prompt, prompt], max_new_tokens=4, generator=generator(), stop=frozenset())
     assert seen[0] == (2, 30)
@@ -299,3 +299,21 @@ def test_shared_rows_carry_the_gradient_of_separate_ones(policy):
     for separate, shared in zip(*gradients, strict=True):
         torch.testing.assert_close(shared, separate, atol=1e-3, rtol=1e-3)
     policy.model.zero_grad()
+
+
+def test_prompts_of_different_lengths_are_not_padded_to_the_longest(policy, monkeypatch):
+    prompts = random_prompts(policy, [8, 200, 9, 190, 10, 11, 7, 12, 6, 5, 4, 3])
+    seen = passes(policy, monkeypatch)
+    cache = PrefixCache()
+    samples = policy.sample(prompts, max_new_tokens=4, generator=generator(), stop=frozenset(), cache=cache)
+    prefill = sum(rows * width for rows, width in seen if width > 1)
+    assert prefill <= 6 * 200 + 6 * 9
+    for prompt, reply, found in zip(prompts, samples.reply_ids, samples.log_probs, strict=True):
+        assert found == pytest.approx(reference(policy, prompt, reply).tolist(), abs=1e-4)
+    # What was computed apart is found again together.
+    longer = [[*prompt, *reply, 9] for prompt, reply in zip(prompts, samples.reply_ids, strict=True)]
+    del seen[:]
+    again = policy.sample(longer, max_new_tokens=1, generator=generator(), stop=frozenset(), cache=cache)
+    assert seen == [(12, 2)]
+    for prompt, reply, found in zip(longer, again.reply_ids, again.log_probs, strict=True):
+        assert found == pytest.approx(reference(policy, prompt, reply).tolist(), abs=1e-4)
