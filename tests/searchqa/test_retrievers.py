@@ -20,7 +20,7 @@ STRANGE = [
 ]
 
 
-@pytest.fixture(scope="module", params=["bm25", "bm25s", "dense", "hybrid"])
+@pytest.fixture(scope="module", params=["bm25", "bm25s", "lucene", "dense", "hybrid"])
 def retriever(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     made = make_retriever(request.param, corpus=[*corpus(), *STRANGE], cache_dir=folder)

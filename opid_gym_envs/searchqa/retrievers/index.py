@@ -29,6 +29,7 @@ ENGINES = {
     "bm25": "opid_gym_envs.searchqa.retrievers.bm25:BM25",
     "bm25s": "opid_gym_envs.searchqa.retrievers.bm25s:BM25S",
     "dense": "opid_gym_envs.searchqa.retrievers.dense:Dense",
+    "lucene": "opid_gym_envs.searchqa.retrievers.lucene:Lucene",
     "hybrid": "opid_gym_envs.searchqa.retrievers.hybrid:Hybrid",
 }
 # Raised when an index of before can no longer be read.

@@ -36,7 +36,7 @@ class LuceneSearch:
     """
 
     def __init__(self, catalogue: Catalogue, *, progress: bool | None = None) -> None:
-        java = _java()
+        load = java()
 
         def build(folder: Path, shown: Progress) -> None:
             products = map(catalogue.by_index, range(len(catalogue)))
@@ -45,7 +45,7 @@ class LuceneSearch:
 
         name = f"lucene-{catalogue.folder.name}"
         folder = built_folder(catalogue.folder.parent, name, build, progress=progress)
-        self._searcher: Any = java("io.anserini.search.SimpleSearcher")(str(folder / "index"))
+        self._searcher: Any = load("io.anserini.search.SimpleSearcher")(str(folder / "index"))
 
     def search(self, query: str, k: int = 50) -> list[str]:
         """Ids of the `k` best products, best first.
@@ -91,14 +91,14 @@ def write_index(folder: Path, documents: Iterable[tuple[str, str]]) -> None:
         "threads": "1",
     }
     arguments = [part for name, value in options.items() for part in (f"-{name}", value)]
-    _java()("io.anserini.index.IndexCollection").main([*arguments, "-quiet"])
+    java()("io.anserini.index.IndexCollection").main([*arguments, "-quiet"])
     (source / "documents.jsonl").unlink()
     source.rmdir()
 
 
 @cache
-def _java() -> Any:
-    """Start Java, and give what makes its classes available: ``_java()("java.lang.String")``."""
+def java() -> Any:
+    """Start Java, and give what makes its classes available: ``java()("java.lang.String")``."""
     spec = util.find_spec("pyserini")
     jars = sorted(Path(spec.origin).parent.glob("resources/jars/anserini-*-fatjar.jar")) if spec and spec.origin else []
     try:
