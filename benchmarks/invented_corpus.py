@@ -20,9 +20,8 @@ from opid_gym_envs.searchqa.retrievers.words import STOP_WORDS
 
 WORDS = 85
 NAMES_OF_ITS_OWN = 12
-_SYLLABLES = [
-    a + b + c for a in "b d f g k l m n p r s t v z br dr st tr kh".split() for b in "aeiou" for c in ("", *"nrls")
-]
+_ONSETS = (*"bdfgklmnprstvz", "br", "dr", "kh", "st", "tr")
+_SYLLABLES = [onset + vowel + end for onset in _ONSETS for vowel in "aeiou" for end in ("", *"nrls")]
 _SENTENCE = re.compile(r"(?<=[.!?;]) (?=\S)")
 _CAPITALISED = re.compile(r"(?<=[a-z,] )[A-Z][a-z]+\b")
 _DIGITS = "0123456789"

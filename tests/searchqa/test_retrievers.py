@@ -26,6 +26,7 @@ def retriever(request, tmp_path_factory):
     made = make_retriever(request.param, corpus=[*corpus(), *STRANGE], cache_dir=folder)
     yield made
     made.close()
+    made.close()  # does no harm
 
 
 def test_known_items_come_first_and_in_the_order_of_the_queries(retriever):
@@ -64,6 +65,7 @@ def test_is_a_retriever(retriever):
         "walrus\x00Malta",
         "+walrus -Malta",
         "walrus*Malta~2",
+        "walrus \U0001f9ad Malta",
     ],
 )
 def test_a_query_is_words_never_syntax(retriever, query):

@@ -33,6 +33,7 @@ def serve_replicas(
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray.init(
+        address="local",
         num_cpus=replicas,
         object_store_memory=OBJECT_STORE,
         include_dashboard=False,
