@@ -170,7 +170,7 @@ def quickstart(
     changes: Changes = None,
     recipe: RecipeOption = "tiny-alfworld",
     out: OutOption = Path("runs/quickstart"),
-    learner: Annotated[str | None, typer.Option(help="opid or grpo; the recipe's if not given.")] = None,
+    learner: Annotated[str | None, typer.Option(help="A learner, e.g. grpo; the recipe's if not given.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.", min=0)] = None,
     as_json: JsonOption = False,
 ) -> None:

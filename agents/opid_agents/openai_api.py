@@ -169,6 +169,7 @@ class ChatClient:
         self.base_url = self.base_url.rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://, got {self.base_url!r}")
+        require_no_secrets(self.base_url)
         if not self.model:
             raise ValueError("model must be the name of a model on the server, got an empty text")
         # Headers are ASCII; httpx would quote a key it cannot encode in its error.
@@ -231,6 +232,16 @@ class ChatClient:
     def redact(self, text: str) -> str:
         """`text` without the API key."""
         return text.replace(self.api_key, "[api key]") if self.api_key else text
+
+
+def require_no_secrets(url: str) -> None:
+    """Check that a URL carries no user, password or query: URLs are written to files and logs.
+
+    Raises:
+        ValueError: it does; what was given is not quoted.
+    """
+    if "@" in url or "?" in url:
+        raise ValueError("a base URL must not hold a user, a password or a query; keys have a place of their own")
 
 
 class _Failed(Exception):

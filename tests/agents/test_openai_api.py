@@ -203,6 +203,13 @@ def test_settings_that_make_no_sense(options, said):
         ChatClient(**({"base_url": "http://localhost/v1", "model": "m"} | options))
 
 
+@pytest.mark.parametrize("url", [f"https://me:{KEY}@host/v1", f"https://host/v1?key={KEY}"])
+def test_a_key_within_the_url_is_refused_and_not_quoted(url):
+    with pytest.raises(ValueError, match="must not hold a user, a password or a query") as caught:
+        ChatClient(url, "m")
+    assert KEY not in str(caught.value)
+
+
 def test_a_key_that_cannot_be_sent_is_not_quoted():
     with pytest.raises(ValueError, match="printable ASCII") as caught:
         ChatClient("http://localhost/v1", "m", api_key=f"{KEY}\n")

@@ -54,3 +54,9 @@ def test_mistakes_name_the_key_what_was_given_and_what_is_allowed(text, message)
 def test_unknown_recipes_name_the_closest():
     with pytest.raises(RecipeError, match="unknown recipe 'tiny-alfword'; did you mean 'tiny-alfworld'"):
         get_recipe("tiny-alfword")
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown():
+    with pytest.raises(RecipeError, match=r"analyzer.base_url: got one that is not shown here; a base URL") as caught:
+        change(Recipe(), ["analyzer.base_url=https://me:hunter2@host/v1"])
+    assert "hunter2" not in str(caught.value)

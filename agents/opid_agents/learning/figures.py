@@ -82,6 +82,7 @@ DIAGNOSTICS = (
     Panel(
         "trajectories analysed",
         {"analysis/requests": "asked about", "analysis/failures": "without skills in the end"},
+        line=0.0,
     ),
 )
 
@@ -117,7 +118,14 @@ def _draw(panels: Sequence[Panel], rows: Rows, *, columns: int) -> Figure:
 
 
 def _draw_panel(axes: Axes, panel: Panel, rows: Rows) -> None:
-    found = {key: name for key, name in panel.series.items() if any(row.get(key) is not None for row in rows)}
+    from matplotlib.ticker import MaxNLocator
+
+    # A share that is 0 throughout is left out, a curve at 0 is not.
+    found = {
+        key: name
+        for key, name in panel.series.items()
+        if any(row.get(key) if panel.stacked else row.get(key) is not None for row in rows)
+    }
     if panel.stacked:
         shares = [[row.get(key) or 0.0 for row in rows] for key in found]
         axes.stackplot(
@@ -133,6 +141,7 @@ def _draw_panel(axes: Axes, panel: Panel, rows: Rows) -> None:
         axes.axhline(panel.line, color="0.4", linewidth=0.8, linestyle="--")
     axes.set_title(panel.title, fontsize=10)
     axes.set(xlabel="iteration", ylim=panel.limits)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from opid_agents.learning.advantages import Mode
 from opid_agents.learning.learner import LEARNERS, Baseline
 from opid_agents.learning.losses import KlEstimator
+from opid_agents.openai_api import require_no_secrets
 from opid_agents.skills.llm import JsonMode
 from opid_agents.skills.route import RoutingMode
 
@@ -169,6 +170,12 @@ class Analyzer(_Record):
     completion_price: float = Field(0.0, ge=0, description="of a million tokens, for the cost")
     cache: str | None = Field(None, description="folder of replies by prompt and model; none: not kept")
 
+    @field_validator("base_url")
+    @classmethod
+    def _without_secrets(cls, url: str) -> str:
+        require_no_secrets(url)
+        return url
+
 
 class Method(_Record):
     """Constants of particular learners."""
@@ -297,10 +304,15 @@ def validate(raw: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(raw)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, e['loc']))}: got {e['input']!r}; {e['msg'].removeprefix('Value error, ')}"
+            f"{'.'.join(map(str, e['loc']))}: got {_shown(e)}; {e['msg'].removeprefix('Value error, ')}"
             for e in error.errors()
         ]
         raise RecipeError("recipe: " + "; ".join(problems)) from None
+
+
+def _shown(error: Any) -> str:
+    # A URL that was refused may hold a password.
+    return "one that is not shown here" if "base_url" in error["loc"] else repr(error["input"])
 
 
 def describe(record: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, str]:
