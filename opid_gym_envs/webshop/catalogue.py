@@ -55,6 +55,7 @@ class Catalogue:
         self._index = Index(folder / "index", keys=self._records.asins)
         self.skipped: Mapping[str, int] = self._records.about.get("skipped", {})
         self.by_index = lru_cache(maxsize=_KEPT_PRODUCTS)(self._by_index)
+        self._named = lru_cache(maxsize=_KEPT_PRODUCTS)(lambda asin: self.by_index(self.number(asin)))
         self._search = lru_cache(maxsize=_KEPT_SEARCHES)(self._ranked_asins)
         self._tag = lru_cache(maxsize=_KEPT_PRODUCTS)(self._tag_title)
 
@@ -137,7 +138,7 @@ class Catalogue:
         Raises:
             KeyError: there is none; the message names the id.
         """
-        return self.by_index(self.number(asin))
+        return self._named(asin)
 
     def number(self, asin: str) -> int:
         """The place of a product in the catalogue's order, from 0.
@@ -195,6 +196,7 @@ class Catalogue:
     def close(self) -> None:
         """Forget what is cached; files are mapped and need no closing."""
         self.by_index.cache_clear()
+        self._named.cache_clear()
         self._search.cache_clear()
         self._tag.cache_clear()
 

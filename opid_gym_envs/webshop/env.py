@@ -20,7 +20,8 @@ from opid_gym_envs.webshop.hindsight import hindsight
 from opid_gym_envs.webshop.pages import SEPARATOR, Page, PageKind, as_rich_text, as_text
 from opid_gym_envs.webshop.product import Product
 from opid_gym_envs.webshop.reward import Score, score
-from opid_gym_envs.webshop.session import Session
+from opid_gym_envs.webshop.search.lucene import LuceneSearch
+from opid_gym_envs.webshop.session import Session, Shelves
 
 OBSERVATION_MODES: dict[str, Callable[[Page], str]] = {"text": as_text, "text_rich": as_rich_text}
 SEARCHES = ("native", "lucene")
@@ -84,6 +85,7 @@ class WebShop(World):
             self.catalogue = Catalogue.generated(1000 if num_products is None else num_products)
         self.goals = Goals(self.catalogue, goals, None if prices is None else read_prices(prices))
         self.task_ids: TaskIds = TaskIds(self.goals, self.goals.split(split or "train"))
+        self.shelves: Shelves = self.catalogue if search == "native" else _SearchedByLucene(self.catalogue)
         self._show = OBSERVATION_MODES[observation_mode]
         self._given: dict[str, Goal] = {}
         self._visits: dict[int, Visit] = {}
@@ -172,7 +174,7 @@ class Visit:
         self._world = world
         self.goal = goal
         self.score: Score | None = None
-        self.session = Session(world.catalogue, goal.instruction, self._appraise)
+        self.session = Session(world.shelves, goal.instruction, self._appraise)
 
     def task(self, task_id: str) -> Task:
         """The goal as the shopper may know it."""
@@ -181,6 +183,20 @@ class Visit:
     def _appraise(self, product: Product, chosen: Mapping[str, str]) -> float:
         self.score = self._world.appraise(product, chosen, self.goal)
         return self.score.reward
+
+
+class _SearchedByLucene:
+    """A catalogue whose search is Lucene."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._lucene = LuceneSearch(catalogue)
+        self.product = catalogue.product
+
+    def search(self, query: str, k: int) -> Sequence[str]:
+        try:
+            return self._lucene.search(query, k)
+        except ValueError:  # so many words that Lucene refuses; stock's environment would end here
+            return ()
 
 
 class TaskIds(Sequence[str]):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from opid_gym_envs.webshop.catalogue import Catalogue
 from opid_gym_envs.webshop.goals import Goal
-from opid_gym_envs.webshop.pages import BACK_TO_SEARCH, BUY, DETAILS, NEXT, PREVIOUS, SEARCH, PageKind
+from opid_gym_envs.webshop.pages import PageKind
 from opid_gym_envs.webshop.product import Product
 from opid_gym_envs.webshop.reward import color_or_text, similar
-from opid_gym_envs.webshop.session import RESULTS_FOUND, RESULTS_SHOWN, Session
-
-_BUTTONS = {text.lower() for text in (SEARCH, BACK_TO_SEARCH, PREVIOUS, NEXT, BUY, *DETAILS)}
+from opid_gym_envs.webshop.session import NEVER_OPTIONS, RESULTS_FOUND, RESULTS_SHOWN, Session
 
 
 def next_action(session: Session, goal: Goal, catalogue: Catalogue) -> str:
@@ -53,7 +51,8 @@ def next_action(session: Session, goal: Goal, catalogue: Catalogue) -> str:
 def wanted_options(product: Product, goal: Goal) -> dict[str, str]:
     """Option name -> value to choose, so that as many of the goal's options as possible count as fulfilled."""
     # What can be chosen by its text: of equal values under several names the last, and none that reads like a button.
-    choices = {value: name for name, values in product.options.items() for value in values if value not in _BUTTONS}
+    choices = {value: name for name, values in product.options.items() for value in values if value}
+    choices = {value: name for value, name in choices.items() if value not in NEVER_OPTIONS}
     chosen: dict[str, str] = {}
     for wish in goal.options:
         if isinstance(wish, tuple) and choices.get(wish[1]) == wish[0]:
@@ -65,7 +64,7 @@ def wanted_options(product: Product, goal: Goal) -> dict[str, str]:
         candidates = [
             (value != wish, name, value)
             for value, name in choices.items()
-            if name not in chosen and value and similar(color_or_text(value), meaning)
+            if name not in chosen and similar(color_or_text(value), meaning)
         ]
         if candidates:
             _, name, value = min(candidates)

@@ -30,6 +30,7 @@ from rich.progress import track
 from opid_gym.data import build_once
 from opid_gym_envs.webshop.catalogue import Catalogue
 from opid_gym_envs.webshop.product import Product
+from opid_gym_envs.webshop.store import mapped
 
 SEED = 233
 LIMITS = tuple(10.0 * i for i in range(1, 100))
@@ -142,7 +143,7 @@ class Goals(Sequence[Goal]):
         if prices:
             name += "-" + hashlib.blake2b(json.dumps(sorted(prices.items())).encode(), digest_size=8).hexdigest()
         folder = build_once(catalogue.folder / name, lambda folder: self._build(folder, prices or {}))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        arrays = {name: mapped(folder / f"{name}.npy") for name in _ARRAYS}
         self._prices, self._order, self._ends = arrays["prices"], arrays["order"], arrays["ends"]
         self._product, self._entry = arrays["product"], arrays["entry"]
         self._limit, self._weight = arrays["limit"], arrays["weight"]

@@ -11,14 +11,13 @@ import re
 
 from opid_gym.hindsight import StepProgress
 from opid_gym.trajectory import Trajectory
-from opid_gym_envs.webshop.pages import BACK_TO_SEARCH, BUY, DETAILS, NEXT, PREVIOUS, SEARCH, SEPARATOR
-from opid_gym_envs.webshop.session import read_action
+from opid_gym_envs.webshop.pages import BUY, PREVIOUS, SEPARATOR
+from opid_gym_envs.webshop.session import NEVER_OPTIONS, read_action
 
 SUBGOALS = ("found the product", "opened the product", "chose an option", "chose all options", "bought", "won")
 """Everything `StepProgress.reached` can hold. The first two are about the product bought in the end, the options are
 those bought with it that the instruction names."""
 
-_BUTTONS = {text.lower() for text in (SEARCH, BACK_TO_SEARCH, PREVIOUS, NEXT, BUY, *DETAILS)}
 _MARK = re.compile(r"\s*\[(?:clicked )?button\] (.*) \[(?:clicked )?button_\]")
 _RESULTS = re.compile(r"Page -?\d+ \(Total results: \d+\)")
 _THANKS = "Thank you for shopping with us!"
@@ -47,7 +46,7 @@ def hindsight(trajectory: Trajectory) -> list[StepProgress]:
         argument = argument.lower()
         reached = []
         changed = step.next_observation != step.observation
-        if _is_item(before) and _is_item(after) and name == "click" and argument not in _BUTTONS:
+        if _is_item(before) and _is_item(after) and name == "click" and argument not in NEVER_OPTIONS:
             if argument in (piece.lower() for piece in before) and argument not in chosen:
                 changed = True
                 chosen.add(argument)

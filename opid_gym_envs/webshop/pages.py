@@ -8,9 +8,11 @@ that observations are equal byte for byte.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 from opid_gym_envs.webshop.product import Product
@@ -38,7 +40,7 @@ class PageKind(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Page:
     """The content of one page.
 
@@ -78,20 +80,18 @@ class Page:
             return _LATER_RESULTS_BUTTONS
         return _BUTTONS[self.kind]
 
-    @property
+    @cached_property
     def clickables(self) -> tuple[str, ...]:
         """Everything that can be named in ``click[...]``, lower-cased, in stock's order and each text once.
 
         Stock lists the button of the search bar too, though clicking it does nothing there.
         """
-        texts = [text.lower() for text in self.buttons]
+        buttons = _LOWERED[self.buttons]
         if self.kind is PageKind.RESULTS:
-            texts += [product.asin.lower() for product in self.products]
-        elif self.kind is PageKind.ITEM:
-            for values in self.product.options.values():
-                texts += values
-            return tuple(dict.fromkeys(texts))
-        return tuple(texts)
+            return buttons + tuple([product.asin.lower() for product in self.products])
+        if self.kind is PageKind.ITEM:
+            return tuple(dict.fromkeys(chain(buttons, *self.product.options.values())))
+        return buttons
 
 
 _BUTTONS = {
@@ -102,21 +102,25 @@ _BUTTONS = {
     PageKind.DONE: (),
 }
 _LATER_RESULTS_BUTTONS = (BACK_TO_SEARCH, PREVIOUS, NEXT)
+_LOWERED = {texts: tuple(text.lower() for text in texts) for texts in (*_BUTTONS.values(), _LATER_RESULTS_BUTTONS)}
 
 
 # --------------------------------------------------------------------------------------------- stock's text modes
 
-Role = Literal["text", "button", "link", "option"]
+Piece = tuple[Literal["text", "button", "link", "option"], str]
+"""A visible text, and what it is."""
 
 
 def as_text(page: Page) -> str:
     """The page as stock's observation mode ``text`` prints it: everything visible, one separator between pieces."""
-    return join_texts(text for _, text in _CONTENT[page.kind](page))
+    return join_texts([text for _, text in _CONTENT[page.kind](page)])
 
 
 def join_texts(texts: Iterable[str]) -> str:
     """What mode ``text`` makes of the visible texts of a page, in their order."""
-    return SEPARATOR.join([shown.strip() for text in texts if (shown := _shown(text))])
+    texts = list(texts)
+    stripped = [text.strip() for text in texts]
+    return SEPARATOR.join(stripped if all(stripped) else [shown.strip() for text in texts if (shown := _shown(text))])
 
 
 def as_rich_text(page: Page) -> str:
@@ -124,7 +128,7 @@ def as_rich_text(page: Page) -> str:
     # Stock looks for a quoted value anywhere in the address, so a quoted word of the query marks an option as well.
     address = f"{page.query.replace(' ', '+')}/{json.dumps(page.chosen)}"
     clicked, lines = "", []
-    for role, text in _pieces(page):
+    for role, text in _visible(_CONTENT[page.kind](page)):
         if role == "button":
             lines.append(f"[button] {text} [button_]\n")
         elif role == "option" and f'"{text}"' in address:
@@ -140,9 +144,8 @@ def as_rich_text(page: Page) -> str:
     return clicked + "".join(lines)
 
 
-def _pieces(page: Page) -> list[tuple[Role, str]]:
-    """The visible pieces of text in stock's HTML, with what each is."""
-    return [(role, shown) for role, text in _CONTENT[page.kind](page) if (shown := _shown(text))]
+def _visible(pieces: list[Piece]) -> list[Piece]:
+    return [(role, shown) for role, text in pieces if (shown := _shown(text))]
 
 
 def _shown(text: str) -> str:
@@ -152,75 +155,68 @@ def _shown(text: str) -> str:
     return " " if text and "\n" not in text else ""
 
 
-def _head(page: Page) -> Iterator[tuple[Role, str]]:
-    yield "text", "Instruction:"
-    yield "text", page.instruction
-    yield "button", BACK_TO_SEARCH
+# The pieces of text in stock's HTML, in its order.
 
 
-def _search(page: Page) -> Iterator[tuple[Role, str]]:
-    yield "text", "WebShop"
-    yield "text", "Instruction: "
-    yield "text", page.instruction
-    yield "button", SEARCH
+def _head(page: Page) -> list[Piece]:
+    return [("text", "Instruction:"), ("text", page.instruction), ("button", BACK_TO_SEARCH)]
 
 
-def _results(page: Page) -> Iterator[tuple[Role, str]]:
-    yield from _head(page)
-    yield "text", f"Page {page.number} (Total results: {page.total})"
-    for button in page.buttons[1:]:
-        yield "button", button
+def _search(page: Page) -> list[Piece]:
+    return [("text", "WebShop"), ("text", "Instruction: "), ("text", page.instruction), ("button", SEARCH)]
+
+
+def _results(page: Page) -> list[Piece]:
+    pieces = _head(page)
+    pieces.append(("text", f"Page {page.number} (Total results: {page.total})"))
+    pieces += [("button", button) for button in page.buttons[1:]]
     for product in page.products:
-        yield "link", product.asin
-        yield "text", product.title
-        yield "text", product.price_tag
+        pieces += (("link", product.asin), ("text", product.title), ("text", product.price_tag))
+    return pieces
 
 
-def _item(page: Page) -> Iterator[tuple[Role, str]]:
+def _item(page: Page) -> list[Piece]:
     product = page.product
-    yield from _head(page)
-    yield "button", PREVIOUS
+    pieces = _head(page)
+    pieces.append(("button", PREVIOUS))
     for name, values in product.options.items():
-        yield "text", name
-        for value in values:
-            yield "option", value
-    yield "text", product.title
-    yield "text", f"Price: {product.price_tag}"
-    yield "text", f"Rating: {RATING}"
-    for button in page.buttons[2:]:
-        yield "button", button
+        pieces.append(("text", name))
+        pieces += [("option", value) for value in values]
+    pieces += (
+        ("text", product.title),
+        ("text", f"Price: {product.price_tag}"),
+        ("text", f"Rating: {RATING}"),
+    )
+    pieces += [("button", button) for button in page.buttons[2:]]
+    return pieces
 
 
-def _detail(page: Page) -> Iterator[tuple[Role, str]]:
+def _detail(page: Page) -> list[Piece]:
     product = page.product
-    yield from _head(page)
-    yield "button", PREVIOUS
+    lines: tuple[str, ...] = ()  # there are no reviews: neither stock nor the official files have any
     if page.detail == "Description":
-        yield "text", product.description
+        lines = (product.description,)
     elif page.detail == "Features":
-        for line in product.bullet_points:
-            yield "text", f" {line}"
+        lines = tuple(f" {line}" for line in product.bullet_points)
     elif page.detail == "Attributes":
-        for line in product.attributes:
-            yield "text", f" {line}"
-        for line in (product.category, product.query, product.product_category):
-            yield "text", line
-    # There are no reviews: neither stock nor the official files have any.
+        known = (f" {attribute}" for attribute in product.attributes)
+        lines = (*known, product.category, product.query, product.product_category)
+    return [*_head(page), ("button", PREVIOUS), *(("text", line) for line in lines)]
 
 
-def _done(page: Page) -> Iterator[tuple[Role, str]]:
+def _done(page: Page) -> list[Piece]:
     # Text mode prints what stock's last page hides from the eye, but stock never fills that in.
     chosen = json.dumps(dict(page.chosen), sort_keys=True)
     for sign in "<>&'":
         chosen = chosen.replace(sign, f"\\u{ord(sign):04x}")
-    for text in (
+    texts = (
         *("Thank you for shopping with us!", "Your code: ", "None", " (Paste it in your MTurk interface.)"),
         *("Purchased", "asin", page.product.asin, "options", chosen, "attrs", "None", "category", "None"),
         *("query", "None", "product category", "None", "Target", "asin", "options", "attrs", "price upper"),
         *("instuction text", "category", "product category", "query", "Goal ", "None", "Reward"),
         *("Your score (min 0.0, max 1.0)", str(page.reward), "Reward Details ", "None"),
-    ):
-        yield "text", text
+    )
+    return [("text", text) for text in texts]
 
 
 _CONTENT = {

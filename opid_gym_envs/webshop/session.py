@@ -17,11 +17,14 @@ _BACK_TO_SEARCH, _PREVIOUS, _NEXT, _BUY, _SEARCH = (
     text.lower() for text in (BACK_TO_SEARCH, PREVIOUS, NEXT, BUY, SEARCH)
 )
 
+NEVER_OPTIONS = frozenset({_SEARCH, _BACK_TO_SEARCH, _PREVIOUS, _BUY, *_DETAILS})
+"""Texts that do something else when clicked, though an option's value may read so."""
+
 
 class Shelves(Protocol):
     """What a visit needs of a catalogue."""
 
-    def search(self, query: str, k: int = RESULTS_FOUND) -> Sequence[str]: ...
+    def search(self, query: str, k: int) -> Sequence[str]: ...
     def product(self, asin: str) -> Product: ...
 
 

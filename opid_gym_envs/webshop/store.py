@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
@@ -101,6 +102,11 @@ def _shown(progress: Progress, what: str) -> Callable[[int, int], None]:
     return lambda done, total: progress.update(bar, completed=done, total=total, visible=total > 1)
 
 
+def mapped(path: Path) -> NDArray[Any]:
+    """An array in a file, read as it is needed; without what `numpy.memmap` adds to every access to an element."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
 class Records:
     """The products of a folder, read one at a time.
 
@@ -111,9 +117,9 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         self.about: dict[str, Any] = json.loads((folder / "about.json").read_text())
-        self.asins = np.load(folder / "asins.npy", mmap_mode="r")
-        self._order = np.load(folder / "asin_order.npy", mmap_mode="r")
-        self._ends = np.load(folder / "ends.npy", mmap_mode="r")
+        self.asins = mapped(folder / "asins.npy")
+        self._order = mapped(folder / "asin_order.npy")
+        self._ends = mapped(folder / "ends.npy")
         self._path = folder / "records.jsonl"
 
     def find(self, asin: str) -> int | None:
