@@ -69,7 +69,7 @@ class Session:
         asin: the product that is open or bought; None where there is none.
         chosen: option name -> value.
         visited: ids of the products opened since the search page.
-        detail: which sub-page is open.
+        detail: which sub-page is open; "" elsewhere.
         reward: what the purchase was worth; None before.
 
     >>> from opid_gym_envs.webshop import Catalogue
@@ -176,7 +176,7 @@ class Session:
         elif text == _PREVIOUS and place == "item_page":
             self._open_results(self.query or "", self.number)
         elif text == _PREVIOUS:
-            self.kind = PageKind.ITEM
+            self.kind, self.detail = PageKind.ITEM, ""
         elif text in _DETAILS:
             self.kind, self.detail = PageKind.DETAIL, _DETAILS[text]
         elif self.kind is PageKind.RESULTS:
@@ -231,8 +231,7 @@ class Session:
     def _open_results(self, query: str, number: int) -> None:
         self._page = None
         self.kind, self.query, self.number = PageKind.RESULTS, query, number
-        self.asin = None
-        self.chosen = {}
+        self.asin, self.chosen, self.detail = None, {}, ""
         self._found = self._catalogue.search(query, RESULTS_FOUND)
 
     def _choose(self, value: str) -> None:

