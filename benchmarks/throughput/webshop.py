@@ -30,8 +30,8 @@ from throughput.webshop_stock import Reconstruction, Shown, StockCheckout
 
 PRODUCTS = 1000
 STEPS = 15
-EPISODES = 400
-WARM_UP = 10
+BLOCKS = 20
+BLOCK = 20  # episodes
 OURS_WARM_UP = 100
 NUM_ENVS = (1, 8, 32, 128)
 MAKE = {"split": "test", "max_episode_steps": 1000}
@@ -120,21 +120,21 @@ def _compared(
     kinds: dict[str, dict[str, list[float]]] = {name: {} for name in shops}
     identical = True
     begin = time.monotonic()
-    for number in track(range(EPISODES + WARM_UP), "speed", console=progress):
-        if number > WARM_UP + 5 and arguments.against_stock and time.monotonic() - begin > arguments.seconds:
+    # Each side plays several episodes on end: in between, the other's work would empty the processor's caches.
+    for block in track(range(BLOCKS), "speed", console=progress):
+        if block > 1 and arguments.against_stock and time.monotonic() - begin > arguments.seconds:
             break
-        goal = number % len(planner.world.task_ids)
-        actions = random_episode(planner, goal, number)
+        episodes = []
+        for number in range(block * BLOCK, (block + 1) * BLOCK):
+            goal = number % len(planner.world.task_ids)
+            episodes.append((goal, random_episode(planner, goal, number)))
         transcripts = []
         for name, shop in shops.items():
-            reset, shown = cpu_seconds(lambda shop=shop, goal=goal: shop.reset(goal))  # type: ignore[misc]
-            transcript, costs = [shown], []
-            for action in actions:
-                cost, shown = cpu_seconds(lambda shop=shop, action=action: shop.step(action))  # type: ignore[misc]
-                transcript.append(shown)
-                costs.append(cost)
-            transcripts.append(transcript)
-            if number >= WARM_UP:
+            played = [_play(shop, goal, actions) for goal, actions in episodes]
+            transcripts.append([transcript for _, _, transcript in played])
+            if block == 0:
+                continue  # for everybody to warm up
+            for (_, actions), (reset, costs, _) in zip(episodes, played, strict=True):
                 samples[name].append(Sample(first_reset[name], (reset,), sum(costs), len(costs)))
                 for action, cost in zip(actions, costs, strict=True):
                     kind = "buy" if action == "click[buy now]" else action.partition("[")[0]
@@ -142,12 +142,22 @@ def _compared(
         identical &= all(transcript == transcripts[0] for transcript in transcripts)
     figures: dict[str, Any] = {name: summary(visits) for name, visits in samples.items()}
     for name, costs_of in kinds.items():
-        figures[name]["by_action_us"] = {
-            kind: round(median(costs) * 1e6, 1) for kind, costs in sorted(costs_of.items())
-        }
+        medians = {kind: round(median(costs) * 1e6, 1) for kind, costs in sorted(costs_of.items())}
+        figures[name]["by_action_us"] = medians
     if not isinstance(shops.get("stock"), Reconstruction):
         figures["identical_transcripts"] = identical
     return figures
+
+
+def _play(shop: Shop, goal: int, actions: list[str]) -> tuple[float, list[float], list[Shown]]:
+    """CPU seconds of the reset and of each step, and what was shown."""
+    reset, shown = cpu_seconds(lambda: shop.reset(goal))
+    transcript, costs = [shown], []
+    for action in actions:
+        cost, shown = cpu_seconds(lambda action=action: shop.step(action))  # type: ignore[misc]
+        transcript.append(shown)
+        costs.append(cost)
+    return reset, costs, transcript
 
 
 def random_episode(planner: Single, goal: int, seed: int) -> list[str]:

@@ -239,6 +239,9 @@ class Index:
         )
         self._saturation: npt.NDArray[np.float32] = np.load(folder / "saturation.npy")
         self._find = lru_cache(maxsize=1 << 14)(self._find_term)
+        self._idf = lru_cache(maxsize=1 << 14)(self._idf_of_term)
+        # For catalogues so small that all postings are no memory to speak of.
+        self._kept_scores = lru_cache(maxsize=1 << 14)(self._scored)
         self._postings = lru_cache(maxsize=1 << 14)(self._read_postings)
 
     def search(self, query: str, k: int) -> npt.NDArray[np.int64]:
@@ -260,9 +263,9 @@ class Index:
         """Every document with a term, and its score."""
         sums = np.zeros(self._size)
         for number, weight in terms:
-            docs, scores = self._scored(number, weight)
+            docs, scores = self._kept_scores(number, weight) if self._size <= _SMALL else self._scored(number, weight)
             sums[docs] += scores
-        found = np.flatnonzero(sums)
+        found = sums.nonzero()[0]
         return found.astype(np.int32), sums[found]
 
     def _best_scores(self, terms: list[tuple[int, np.float32]], k: int) -> tuple[Postings, Scores]:
@@ -312,7 +315,7 @@ class Index:
     def _frequency(self, number: int) -> int:
         return int(self._starts[number + 1] - self._starts[number])
 
-    def _idf(self, number: int) -> np.float32:
+    def _idf_of_term(self, number: int) -> np.float32:
         frequency = self._frequency(number)
         return np.float32(math.log(1 + (self._with_words - frequency + 0.5) / (frequency + 0.5)))
 
