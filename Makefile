@@ -1,5 +1,6 @@
-# Two commands set everything up on a fresh machine, each making its own .venv if there is none:
+# Each of these sets everything up on a fresh machine and makes its own .venv if there is none:
 #   make demo   train the bundled OPID agent on household games and compare it before and after
+#   make docs   build the documentation site into site/
 #   make test   lint, types and every test, stock ALFWorld included (compiled on the first run: a few minutes)
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test lint clean browser
+.PHONY: demo test lint docs clean browser
 
 demo: $(VENV)/.train
 	$(BIN)/opid-gym quickstart
@@ -19,6 +20,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "Open site/index.html, or write on with: NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve"
 
 # The tests of the shop's site drive a real browser. Where we may install one, we do; elsewhere those tests say that they are skipped.
 browser:
@@ -42,4 +47,4 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@ $(VENV)/.train
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -143,6 +143,8 @@ def eval_command(
     as_json: JsonOption = False,
 ) -> None:
     """Play every task of a split once and report success by task type, with 95 % intervals."""
+    if trajectories is not None:
+        trajectories.parent.mkdir(parents=True, exist_ok=True)  # now, and not after all has been played
     arguments = env_arguments(split, max_episode_steps, set_)
     envs = make_envs(env, num_envs, **arguments)
     task_ids = list(envs.world.task_ids[:episodes])

@@ -35,7 +35,7 @@ def test_envs_lists_the_worlds() -> None:
 
 
 def test_eval_prints_one_line_of_json_and_writes_the_episodes(tmp_path: Path) -> None:
-    path = tmp_path / "episodes.jsonl"
+    path = tmp_path / "a new folder" / "episodes.jsonl"
     done = run(
         "eval", "--agent", "expert", "--env", "opid/ALFWorld-v0", "--split", "valid_unseen", "--json", *SMALL,
         "--episodes", "12", "--num-envs", "5", "--trajectories", str(path),
