@@ -50,7 +50,7 @@ Differences from Search-R1 and OPID's reference, all on purpose:
 | `questions` | questions, and files of them |
 | `factbook`, `factbook_passages`, `factbook_facts`, `factbook_questions` | the embedded data |
 | `scoring` | exact match, sub-EM, F1, the format-aware reward |
-| `turns` | the text protocol, both directions |
+| `turns`, `cutting` | the text protocol, both directions, and its limits |
 | `env` | the world |
 | `expert`, `hindsight` | a solver that knows, and what a turn was worth |
 | `retrievers` | search engines behind one protocol |

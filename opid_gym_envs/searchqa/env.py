@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from opid_gym.env import MAX_OBSERVATION_CHARACTERS
 from opid_gym.hindsight import StepProgress
 from opid_gym.trajectory import Trajectory
 from opid_gym.world import Task, Turn, World
+from opid_gym_envs.searchqa.cutting import make_cut
 from opid_gym_envs.searchqa.expert import next_action
 from opid_gym_envs.searchqa.factbook import load_factbook
 from opid_gym_envs.searchqa.hindsight import hindsight
@@ -31,19 +31,10 @@ from opid_gym_envs.searchqa.turns import (
 )
 
 FACTBOOK = "factbook"
-ANSWERED = "Your answer was: {}"
+ANSWERED = "You have answered."
 
-# Words and punctuation marks: what a token is where no tokenizer is given.
-_TOKEN = re.compile(r"\w+|[^\w\s]")
 # An observation has room for this much between its tags, whatever a corpus holds.
 _ROOM = MAX_OBSERVATION_CHARACTERS - len(OPENING) - len(CLOSING)
-
-
-class Tokenizer(Protocol):
-    """What `max_observation_tokens` counts with: any tokenizer of `transformers` or `tokenizers`' kind."""
-
-    def encode(self, text: str) -> Any: ...
-    def decode(self, ids: Any) -> str: ...
 
 
 @dataclass(slots=True)
@@ -108,8 +99,7 @@ class SearchQA(World):
         reward: a name of `REWARDS`.
         max_observation_characters: what is shown of the passages of one search; None: everything.
         max_observation_tokens: the same in tokens (Search-R1: 500); None: everything.
-        tokenizer: what a token is: an object with ``encode`` and ``decode``, or the path of a ``tokenizer.json``. None:
-            words and punctuation marks.
+        tokenizer: what a token is (see `opid_gym_envs.searchqa.cutting`). None: words and punctuation marks.
         max_query_characters: longer queries are refused.
         bad_rows: of a file of questions: ``"error"``, or ``"skip"`` to leave them out.
         sources: play only questions of these data sets; None: all.
@@ -132,7 +122,7 @@ class SearchQA(World):
         reward: str = "em",
         max_observation_characters: int | None = None,
         max_observation_tokens: int | None = None,
-        tokenizer: str | Path | Tokenizer | None = None,
+        tokenizer: Any = None,
         max_query_characters: int = 1_000,
         bad_rows: str = "error",
         sources: Sequence[str] | None = None,
@@ -145,8 +135,6 @@ class SearchQA(World):
             _check_positive("max_observation_characters", max_observation_characters)
         if max_observation_tokens is not None:
             _check_positive("max_observation_tokens", max_observation_tokens)
-        elif tokenizer is not None:
-            raise ValueError("tokenizer= only says what max_observation_tokens counts: give both")
         questions, corpus = _load(dataset, split, corpus, retriever, bad_rows)
         self._questions = {question.id: question for question in _of_sources(questions, sources)}
         self.task_ids = tuple(self._questions)
@@ -154,7 +142,7 @@ class SearchQA(World):
         self.topk = topk
         self.max_query_characters = max_query_characters
         self._reward = REWARDS[reward]
-        self._cut = _cutter(max_observation_characters, max_observation_tokens, tokenizer)
+        self._cut = make_cut(_ROOM, max_observation_characters, max_observation_tokens, tokenizer)
         self._owned = isinstance(retriever, str)
         self.retriever = make_retriever(retriever, corpus=corpus)
         self._games: dict[int, Game] = {}
@@ -237,7 +225,7 @@ class SearchQA(World):
             return Turn(observation, extras={"passage_ids": tuple(passage.id for passage in passages)})
         game.answer = action.text
         return Turn(
-            ANSWERED.format(action.text),
+            ANSWERED,
             reward=self._reward(game),
             terminated=True,
             won=exact_match(action.text, game.question.answers),
@@ -249,11 +237,11 @@ def _load(
     dataset: str | Path, split: str | None, corpus: Any, retriever: str | Retriever, bad_rows: str
 ) -> tuple[tuple[Question, ...], Any]:
     """The questions, and the corpus for a retriever that needs one."""
-    has_corpus = corpus is not None or not isinstance(retriever, str) or "://" in retriever
+    searchable = corpus is not None or not isinstance(retriever, str) or "://" in retriever
     if dataset == FACTBOOK:
         book = load_factbook()
-        return book.questions(split or "train"), corpus if has_corpus else book.corpus
-    if not has_corpus:
+        return book.questions(split or "train"), corpus if searchable else book.corpus
+    if not searchable:
         raise ValueError(
             f"dataset={str(dataset)!r} needs corpus=FILE to search, or a retriever that has one (the address of a "
             "search server, or a Retriever)"
@@ -277,47 +265,3 @@ def _of_sources(questions: Sequence[Question], sources: Sequence[str] | None) ->
 def _check_positive(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
-
-
-def _cutter(
-    characters: int | None, tokens: int | None, tokenizer: str | Path | Tokenizer | None
-) -> Callable[[str], str]:
-    shorten = _token_cutter(tokens, tokenizer) if tokens is not None else None
-    room = min(_ROOM, characters or _ROOM)
-
-    def cut(text: str) -> str:
-        text = text[:room]
-        return text if shorten is None else shorten(text)
-
-    return cut
-
-
-def _token_cutter(tokens: int, tokenizer: str | Path | Tokenizer | None) -> Callable[[str], str]:
-    if tokenizer is None:
-
-        def by_words(text: str) -> str:
-            for number, match in enumerate(_TOKEN.finditer(text)):
-                if number == tokens:
-                    return text[: match.start()].rstrip()
-            return text
-
-        return by_words
-    counter = _open_tokenizer(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
-
-    def by_tokenizer(text: str) -> str:
-        encoded = counter.encode(text)
-        ids = getattr(encoded, "ids", encoded)
-        return text if len(ids) <= tokens else counter.decode(ids[:tokens])
-
-    return by_tokenizer
-
-
-def _open_tokenizer(path: str | Path) -> Tokenizer:
-    try:
-        from tokenizers import Tokenizer as HubTokenizer
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("tokenizer=PATH needs: pip install 'opid-gym[train]'", name="tokenizers") from None
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"tokenizer={str(path)!r} is not a file")
-    loaded: Tokenizer = HubTokenizer.from_file(str(path))
-    return loaded

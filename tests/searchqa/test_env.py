@@ -13,6 +13,8 @@ import gymnasium as gym
 import pytest
 from gymnasium.vector import AutoresetMode
 from opid_agents.expert import ExpertAgent
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 import opid_gym
 from opid_gym.env import MAX_OBSERVATION_CHARACTERS
@@ -54,7 +56,7 @@ def test_an_episode(kenya: str) -> None:
     assert len(info["passage_ids"]) == 3
     assert info["anchor"] == observation
     observation, reward, terminated, truncated, info = env.step("<think>Read it.</think><answer>nairobi!</answer>")
-    assert (observation, reward, terminated, truncated) == ("Your answer was: nairobi!", 1.0, True, False)
+    assert (observation, reward, terminated, truncated) == ("You have answered.", 1.0, True, False)
     assert info["won"]
     assert info["episode"] == {"return": 1.0, "length": 2, "success": True}
     assert info["accepted_answers"] == ("Nairobi",)
@@ -164,6 +166,7 @@ def test_a_megabyte_passage_is_shown_within_the_observation_space(dataset: Path)
         ({}, 'Doc 1(Title: "Paris") Paris is a city, big.'),
         ({"max_observation_characters": 10}, "Doc 1(Titl"),
         ({"max_observation_tokens": 3}, "Doc 1("),
+        ({"max_observation_tokens": 3, "max_observation_characters": 4}, "Doc "),
         ({"max_observation_tokens": 500}, 'Doc 1(Title: "Paris") Paris is a city, big.'),
     ],
 )
@@ -173,27 +176,16 @@ def test_what_is_shown_can_be_limited(dataset: Path, limits: dict[str, int], ins
     assert env.step("search[Paris]")[0] == f"<information>{inside}</information>"
 
 
-class Letters:
-    """A tokenizer whose tokens are letters."""
-
-    def encode(self, text: str) -> list[int]:
-        return list(map(ord, text))
-
-    def decode(self, ids: list[int]) -> str:
-        return "".join(map(chr, ids))
-
-
 def test_tokens_are_those_of_a_given_tokenizer(dataset: Path, tmp_path: Path) -> None:
-    tokenizers = pytest.importorskip("tokenizers")
-    words = {"Doc": 0, "[UNK]": 1}
-    trained = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
-    trained.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    trained = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    trained.pre_tokenizer = pre_tokenizers.Split(" ", "removed")  # type: ignore[assignment]
     trained.save(str(tmp_path / "tokenizer.json"))
+    fast = PreTrainedTokenizerFast(tokenizer_object=trained, bos_token="[UNK]")
     passages = [Passage("0", "Paris", "Paris is a city.")]
-    for tokenizer, inside in ((Letters(), "Doc"), (tmp_path / "tokenizer.json", "Doc [UNK] [UNK]")):
+    for tokenizer in (trained, fast, tmp_path / "tokenizer.json"):
         env = own(dataset, passages, max_observation_tokens=3, tokenizer=tokenizer)
         env.reset()
-        assert env.step("search[Paris]")[0] == f"<information>{inside}</information>"
+        assert env.step("search[Paris]")[0] == '<information>Doc 1(Title: "Paris")</information>'
 
 
 def test_long_queries_are_refused_and_empty_results_said(dataset: Path) -> None:
@@ -210,6 +202,8 @@ def test_long_queries_are_refused_and_empty_results_said(dataset: Path) -> None:
         ({"topk": 0}, "topk must be a positive integer, got 0"),
         ({"max_observation_tokens": True}, "max_observation_tokens must be a positive integer, got True"),
         ({"tokenizer": "x.json"}, "tokenizer= only says what max_observation_tokens counts: give both"),
+        ({"max_observation_tokens": 5, "tokenizer": 5}, "tokenizer must be the path of a tokenizer.json, .* got int"),
+        ({"max_observation_tokens": 5, "tokenizer": "x.json"}, "tokenizer='x.json' is not a file"),
         ({"split": "valid"}, r"the factbook's splits are \['train', 'dev', 'test'\], got 'valid'"),
         ({"sources": ["nq"]}, r"sources must be among \['factbook-comparison', .*\], got \['nq'\]"),
         ({"retriever": "elastic"}, "elastic"),
@@ -217,7 +211,7 @@ def test_long_queries_are_refused_and_empty_results_said(dataset: Path) -> None:
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
         make(**arguments)
 
 
