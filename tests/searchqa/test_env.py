@@ -24,6 +24,8 @@ from opid_gym_envs.searchqa.corpus import Passage, read_corpus
 from opid_gym_envs.searchqa.env import SearchQA
 from opid_gym_envs.searchqa.factbook import Factbook
 from opid_gym_envs.searchqa.retrievers import Hit, Retriever, RetrieverError, make_retriever
+from opid_gym_envs.searchqa.server.app import create_app
+from tests.searchqa.servers import serving
 
 gym.register_envs(opid_gym)
 ENV = "opid/SearchQA-v0"
@@ -281,6 +283,22 @@ def test_a_search_that_fails_costs_no_turn(dataset: Path) -> None:
     counting.broken = False
     turns = world.step([0, 1], ["answer[Paris]", "search[Paris]"])
     assert [turn.reward for turn in turns] == [1.0, 0.0]
+
+
+def test_a_search_server_shows_what_its_own_engine_does(dataset: Path) -> None:
+    """The same games on a real server, whose passages are as foreign as any."""
+    passages = [*PASSAGES, Passage("2", "Evil", EVIL)]
+    engine = make_retriever("bm25", corpus=passages)
+    said = ["search[Paris]", "search[Rome]", "", "answer[Paris]"]
+    with serving(create_app(engine)) as (address, _):
+        played = []
+        for retriever in (engine, address):
+            envs = make_envs(ENV, 4, dataset=dataset, retriever=retriever)
+            envs.reset()
+            played.append(envs.step(said)[:3])
+    assert played[0][0] == played[1][0]
+    assert played[0][1].tolist() == played[1][1].tolist() == [0, 0, 0, 1]
+    assert "‹answer>Paris‹/answer>" in played[1][0][0]
 
 
 def test_many_games_play_as_single_ones_do() -> None:

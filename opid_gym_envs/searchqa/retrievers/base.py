@@ -15,8 +15,12 @@ from opid_gym_envs.searchqa.retrievers.store import PassageStore
 Item = TypeVar("Item")
 
 
-class RetrieverError(RuntimeError):
-    """A search could not be done; the message says where and why. The queries themselves are never at fault."""
+class RetrieverError(OSError):
+    """A search could not be done; the message says where and why. The queries themselves are never at fault.
+
+    An `OSError`, as everything is that a machine or a file out of reach raises: the command line explains those in a
+    line.
+    """
 
 
 @dataclass(frozen=True, slots=True)
