@@ -38,7 +38,11 @@ def index(
 ) -> None:
     """Build a search index of a corpus. Interrupted, the same command goes on."""
     started = time.perf_counter()
-    manifest = build_index(corpus, out, engine, env_arguments(None, None, set_), stage)
+    try:
+        manifest = build_index(corpus, out, engine, env_arguments(None, None, set_), stage)
+    except KeyboardInterrupt:
+        talk.print("Interrupted: the same command goes on from here.")
+        raise
     seconds = time.perf_counter() - started
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     if as_json:

@@ -138,6 +138,8 @@ class TestDenseIndex:
         vectors = tmp_path / "index" / "dense" / "vectors.f32"
         made = vectors.stat().st_mtime_ns
         exact = open_index(tmp_path / "index").search(["walrus of Malta", "a string instrument in Japan"], 5)
+        with pytest.raises(ValueError, match="has vectors but no graph"):
+            open_index(tmp_path / "index", settings={"index": "hnsw"})
         build_index(corpus(), tmp_path / "index", "dense", {"index": "hnsw"})
         assert vectors.stat().st_mtime_ns == made
         assert read_manifest(tmp_path / "index").settings["index"] == "hnsw"
@@ -146,6 +148,8 @@ class TestDenseIndex:
         assert exact[1][0].id == "violin-Japan"
         with pytest.raises(IndexMismatch, match="max_length=256, not 128: give another folder"):
             build_index(corpus(), tmp_path / "index", "dense", {"max_length": 128})
+        with pytest.raises(IndexMismatch, match="has max_length=256, not 128"):
+            open_index(tmp_path / "index", settings={"max_length": 128})
 
     @pytest.mark.parametrize(
         ("settings", "message"),

@@ -145,6 +145,8 @@ class TestMakeRetriever:
     def test_an_index_folder_serves_as_corpus(self, tmp_path):
         build_index(corpus(), tmp_path / "index")
         assert make_retriever("bm25", corpus=tmp_path / "index").search(["walrus Malta"], 1)[0][0].id == "walrus-Malta"
+        with pytest.raises(IndexMismatch, match="is of engine 'bm25', not 'bm25s'"):
+            make_retriever("bm25s", corpus=tmp_path / "index")
 
 
 class TestIndex:

@@ -17,13 +17,22 @@ from typing import Any
 
 from opid_gym.data import cache_home
 from opid_gym_envs.searchqa.corpus import Passage
-from opid_gym_envs.searchqa.retrievers.base import Hit, IndexedRetriever, Retriever, RetrieverError, Stage, silent
+from opid_gym_envs.searchqa.retrievers.base import (
+    Hit,
+    IndexedRetriever,
+    Retriever,
+    RetrieverError,
+    Stage,
+    complete_settings,
+    silent,
+)
 from opid_gym_envs.searchqa.retrievers.index import (
     ENGINES,
     MANIFEST,
     IndexMismatch,
     build_index,
     corpus_fingerprint,
+    engine_class,
     open_index,
 )
 
@@ -78,8 +87,8 @@ def make_retriever(
     if corpus is None:
         raise ValueError(f"retriever {retriever!r} needs a corpus to search")
     if isinstance(corpus, str | Path) and (Path(corpus) / MANIFEST).is_file():
-        return open_index(corpus)
-    return open_index(cached_index(corpus, retriever, settings, cache_dir, stage))
+        return open_index(corpus, engine=retriever, settings=settings)
+    return open_index(cached_index(corpus, retriever, settings, cache_dir, stage), settings=settings)
 
 
 def cached_index(
@@ -93,8 +102,10 @@ def cached_index(
 
     Args, raises: see `make_retriever`.
     """
-    folder = Path(cache_dir) if cache_dir is not None else cache_home() / "indexes"
-    key = sha256(repr((corpus_fingerprint(corpus), sorted((settings or {}).items()))).encode()).hexdigest()[:16]
-    folder = folder / f"{engine}-{key}"
+    kind = engine_class(engine)
+    complete = complete_settings(kind, engine, settings or {})
+    fixed = {key: value for key, value in sorted(complete.items()) if key not in kind.SEARCH_SETTINGS}
+    key = sha256(repr((corpus_fingerprint(corpus), fixed)).encode()).hexdigest()[:16]
+    folder = (Path(cache_dir) if cache_dir is not None else cache_home() / "indexes") / f"{engine}-{key}"
     build_index(corpus, folder, engine, settings, stage)
     return folder

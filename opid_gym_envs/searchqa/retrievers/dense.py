@@ -64,6 +64,8 @@ class Dense(IndexedRetriever):
         self._vectors = _open_vectors(folder, len(passages), dimension(self._model))
         self._graph: Any = None
         if settings["index"] == "hnsw":
+            if not (folder / GRAPH).is_file():
+                raise ValueError(f"{str(folder.parent)!r} has vectors but no graph: build it with --set index=hnsw")
             self._graph = faiss.read_index(str(folder / GRAPH))
             self._graph.hnsw.efSearch = settings["candidates"]
 

@@ -114,16 +114,23 @@ def build_index(
         return _write(folder, wanted, count=wanted.count, complete=True)
 
 
-def open_index(folder: str | Path, corpus: str | Path | Sequence[Passage] | None = None) -> IndexedRetriever:
+def open_index(
+    folder: str | Path,
+    corpus: str | Path | Sequence[Passage] | None = None,
+    engine: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> IndexedRetriever:
     """The retriever over an index folder.
 
     Args:
         folder: what `build_index` made.
-        corpus: if given, the index must be of this corpus.
+        corpus, engine: if given, the index must be of this corpus and engine.
+        settings: those that shall differ from how it was built; only settings of searching can.
 
     Raises:
         FileNotFoundError: there is no index.
-        IndexMismatch: it is incomplete, of another corpus, or of a newer version of this package.
+        IndexMismatch: it is incomplete, of something else than is asked for, or of a newer version of this package.
+        ValueError: a setting the engine does not have.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -134,8 +141,16 @@ def open_index(folder: str | Path, corpus: str | Path | Sequence[Passage] | None
             f"the index in {str(folder)!r} is of another corpus than {_name(corpus)}: "
             f"fingerprint {manifest.corpus}, {manifest.count} passages"
         )
+    if engine is not None and engine != manifest.engine:
+        raise IndexMismatch(f"the index in {str(folder)!r} is of engine {manifest.engine!r}, not {engine!r}")
     kind = engine_class(manifest.engine)
-    return kind(folder / manifest.engine, PassageStore(folder / "passages"), manifest.settings)
+    wanted = complete_settings(kind, manifest.engine, {**manifest.settings, **(settings or {})})
+    for key in sorted(set(wanted) - kind.SEARCH_SETTINGS):
+        if wanted[key] != manifest.settings[key]:
+            raise IndexMismatch(
+                f"the index in {str(folder)!r} has {key}={manifest.settings[key]!r}, not {wanted[key]!r}"
+            )
+    return kind(folder / manifest.engine, PassageStore(folder / "passages"), wanted)
 
 
 def read_manifest(folder: str | Path) -> Manifest:

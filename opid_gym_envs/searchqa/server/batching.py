@@ -7,6 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 from opid_gym_envs.searchqa.retrievers.base import Hit, Retriever, RetrieverError
 
@@ -56,15 +57,16 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retriever")
         self._worker: asyncio.Task[None] | None = None
+        self._closing = False
         self.waiting = 0
 
     async def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """As `Retriever.search`, some time later.
 
         Raises:
-            Busy: too many queries wait already.
+            Busy: too many queries wait already, or it is closing.
         """
-        if self.waiting + len(queries) > self.limit:
+        if self._closing or self.waiting + len(queries) > self.limit:
             raise Busy
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
@@ -76,21 +78,21 @@ class Batcher:
 
     async def close(self) -> None:
         """Finish what has been accepted, then stop."""
-        while self._queue:
-            await asyncio.wait([request.future for request in self._queue])
+        self._closing = True
+        self._arrived.set()
         if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
+            await self._worker
         self._thread.shutdown()
 
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
+        while self._queue or not self._closing:
             if not self._queue:
                 self._arrived.clear()
                 await self._arrived.wait()
                 if self._window:
                     await asyncio.sleep(self._window)
+                continue
             batch = self._take()
             results = await loop.run_in_executor(self._thread, self._search, batch)
             for request, result in zip(batch, results, strict=True):
@@ -125,10 +127,14 @@ class Batcher:
         return results
 
     def _group(self, requests: list[Sequence[str]], k: int) -> list[_Result]:
+        queries = [query for of_request in requests for query in of_request]
         try:
-            found = iter(self.retriever.search([query for queries in requests for query in queries], k))
+            found = self.retriever.search(queries, k)
+            if len(found) != len(queries):
+                raise RetrieverError(f"the retriever has {len(found)} results for {len(queries)} queries")
         except Exception as error:
             if len(requests) == 1 or isinstance(error, RetrieverError):
                 return [error] * len(requests)
             return [self._group([queries], k)[0] for queries in requests]  # nobody fails for another one's query
-        return [[next(found) for _ in queries] for queries in requests]
+        results = iter(found)
+        return [list(islice(results, len(of_request))) for of_request in requests]
