@@ -31,7 +31,9 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 # From texts to unit vectors, ``[len(texts), dimension]``.
 Encoder = Callable[[Sequence[str]], Vectors]
-# From an observation and its info to the actions to choose among: at least one.
+# From an observation and an action to what an encoder reads in the action's place.
+Describe = Callable[[str, str], str]
+# From an observation and its info to the actions to choose among.
 Candidates = Callable[[str, Mapping[str, Any]], Sequence[str]]
 
 
@@ -42,7 +44,7 @@ def admissible_actions(observation: str, info: Mapping[str, Any]) -> Sequence[st
         ValueError: the world has none (actions are free text).
     """
     actions: Sequence[str] | None = info["admissible_actions"]
-    if not actions:
+    if actions is None:
         raise ValueError("this world lists no admissible actions: give candidates=, a function that proposes some")
     return actions
 
@@ -91,7 +93,8 @@ class DiscreteActions(gym.Wrapper[str, Any, str, Any], RecordConstructorArgs):
 
     def _offer(self, observation: str, info: dict[str, Any]) -> dict[str, Any]:
         slots = int(self.action_space.n)  # type: ignore[attr-defined]
-        proposed = tuple(self._propose(observation, info))
+        # An episode that is over may leave nothing to choose.
+        proposed = tuple(self._propose(observation, info)) or ("",)
         self._candidates = proposed[:slots]
         return {**info, "candidates": self._candidates, "cut_off": max(0, len(proposed) - slots)}
 
@@ -110,14 +113,15 @@ class EmbedText(gym.Wrapper[Any, int, Any, int], RecordConstructorArgs):
     Args:
         env: a `DiscreteActions`, possibly wrapped.
         encoder: from texts to vectors; wrap a slow one in `CachedEncoder`.
+        describe: what an action means, where its own text does not say it (a product's number).
     """
 
-    def __init__(self, env: gym.Env[str, int], encoder: Encoder) -> None:
-        RecordConstructorArgs.__init__(self, encoder=encoder)
+    def __init__(self, env: gym.Env[str, int], encoder: Encoder, describe: Describe | None = None) -> None:
+        RecordConstructorArgs.__init__(self, encoder=encoder, describe=describe)
         gym.Wrapper.__init__(self, env)
         if not isinstance(env.action_space, Discrete):
             raise ValueError(f"EmbedText wraps a DiscreteActions, got the action space {env.action_space}")
-        self._view = ChoiceView(encoder, int(env.action_space.n))
+        self._view = ChoiceView(encoder, int(env.action_space.n), describe)
         self.observation_space = self._view.space
         self._tried = Counter[str]()
 
@@ -145,8 +149,9 @@ class ChoiceView:
         max_actions: how many slots.
     """
 
-    def __init__(self, encoder: Encoder, max_actions: int) -> None:
+    def __init__(self, encoder: Encoder, max_actions: int, describe: Describe | None = None) -> None:
         self._encoder = encoder
+        self._describe = describe or (lambda observation, action: action)
         self.max_actions = max_actions
         dimension = encoder(["a text"]).shape[1]
         self.space = Dict(
@@ -162,7 +167,8 @@ class ChoiceView:
         self, task: str, observation: str, before: str | None, candidates: Sequence[str], tried: Mapping[str, int]
     ) -> dict[str, Vectors]:
         """What a policy sees; `tried` counts the actions that were played in this episode."""
-        vectors = self._encoder([task, observation, before or "", *candidates])
+        meanings = [self._describe(observation, candidate) for candidate in candidates]
+        vectors = self._encoder([task, observation, before or "", *meanings])
         state, actions = vectors[:3], vectors[3:]
         if before is None:
             state = np.concatenate([state[:2], np.zeros_like(state[2:])])
@@ -191,7 +197,7 @@ class CachedEncoder:
     ([[1.0], [2.0], [1.0]], [[2.0], [1.0]], [['a', 'bb']])
     """
 
-    def __init__(self, encoder: Encoder, max_texts: int = 50_000) -> None:
+    def __init__(self, encoder: Encoder, max_texts: int = 20_000) -> None:
         if max_texts < 1:
             raise ValueError(f"max_texts must be >= 1, got {max_texts}")
         self._encoder = encoder

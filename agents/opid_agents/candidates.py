@@ -15,6 +15,8 @@ MAX_CANDIDATES = 24
 
 # A listed action with a part to fill in: search[<query>], answer[...].
 _BLANK = re.compile(r"^(\w+)\[(?:<.*>|\.\.\.)?\]$")
+# Amazon's product numbers.
+_PRODUCT = re.compile(r"^click\[([a-z0-9]{10})\]$")
 _NAME = re.compile(r"\b(?:[A-Z][\w'’.-]*\w|\d[\d,.]*\d)(?:(?: of| and| the)? (?:[A-Z][\w'’.-]*\w|\d[\d,.]*\d))*")
 _WORD = re.compile(r"[\w'-]+")
 # Words that say little about what is looked for.
@@ -63,6 +65,22 @@ def candidates(observation: str, info: Mapping[str, Any]) -> list[str]:
         else:
             made += [f"{blank[1]}[{text}]" for text in _phrases(observation)]
     return made
+
+
+def describe(observation: str, action: str) -> str:
+    """What an action means: clicking a product's number is clicking what the page says beside it.
+
+    >>> describe("Back [SEP] B08XF6YVY0 [SEP] Red Shoe [SEP] $9.5", "click[b08xf6yvy0]")
+    'click Red Shoe $9.5'
+    >>> describe("Back [SEP] B08XF6YVY0 [SEP] Red Shoe [SEP] $9.5", "click[back]")
+    'click[back]'
+    """
+    number = _PRODUCT.match(action)
+    if number is None:
+        return action
+    fields = observation.split(" [SEP] ")
+    beside = [i for i, text in enumerate(fields) if text.lower() == number[1]]
+    return " ".join(["click", *fields[beside[0] + 1 : beside[0] + 3]]) if beside else action
 
 
 def _searches(task: str) -> list[str]:

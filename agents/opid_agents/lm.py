@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from opid_agents.kv_cache import PrefixCache
 from opid_agents.policy import Policy
+from opid_agents.skills.library import SkillLibrary
 from opid_gym.actions import BARE, ActionFormat, parse_action
 from opid_gym.agent import Decision
 from opid_gym.prompting import Prompt, PromptTemplate, PromptView, load_template, render
@@ -148,9 +149,27 @@ class LMAgent:
         return cls(Policy.load(directory, device=device), **options)
 
     @classmethod
-    def make(cls, envs: VectorEnv[Any, Any, Any], *, seed: int = 0, path: str | Path) -> LMAgent:
-        """For `opid-gym eval --agent DIR`."""
-        return cls.load(path, seed=seed)
+    def make(
+        cls,
+        envs: VectorEnv[Any, Any, Any],
+        *,
+        seed: int = 0,
+        path: str | Path,
+        skills: str | Path | None = None,
+        temperature: float | None = None,
+    ) -> LMAgent:
+        """For `--agent lm:DIR`, or ``lm:DIR skills=FILE`` with a library that a run wrote (`SkillLibrary`).
+
+        Raises:
+            ValueError: the library has no skills.
+        """
+        skill_for = None
+        if skills is not None:
+            library = SkillLibrary.load(Path(skills))
+            if not len(library):
+                raise ValueError(f"there are no skills in {str(skills)!r}")
+            skill_for = library.look_up
+        return cls.load(path, seed=seed, temperature=temperature, skill_for=skill_for)
 
     def reset(self, mask: NDArray[np.bool_]) -> None:
         """Forget the games where `mask` is True."""
@@ -179,9 +198,9 @@ class LMAgent:
         for game, prompt, reply_ids, log_probs in zip(games, fitted, samples.reply_ids, samples.log_probs, strict=True):
             reply = self.policy.decode(reply_ids)
             parsed = parse_action(reply, self.settings.action_format, infos["admissible_actions"][game])
-            data: dict[str, Any] = {}
+            data: dict[str, Any] = {"prompt_tokens": len(prompt.ids), "reply_tokens": len(reply_ids)}
             if self.record_tokens:
-                data = {
+                data |= {
                     "prompt_ids": prompt.ids,
                     "reply_ids": reply_ids,
                     "log_probs": log_probs,

@@ -29,7 +29,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from opid_agents.candidates import candidates
+from opid_agents.candidates import candidates, describe
 from opid_agents.sb3_policies import ChoiceDQNPolicy, ChoicePolicy, RecurrentChoicePolicy
 from opid_gym.evaluation import Evaluation, evaluate
 from opid_gym.registration import make_envs
@@ -186,7 +186,7 @@ class SB3Agent:
     ) -> None:
         self._model = model
         self._choices = settings.choices
-        self._view = ChoiceView(encoder, settings.max_actions)
+        self._view = ChoiceView(encoder, settings.max_actions, describe)
         self._deterministic = deterministic
         self._before: list[str | None] = [None] * num_envs
         self._tried = [Counter[str]() for _ in range(num_envs)]
@@ -237,7 +237,7 @@ def make_training_env(settings: SB3Settings, encoder: Encoder, seed: int) -> gym
     """One game as SB3 sees it."""
     env: gym.Env[Any, Any] = gym.make(settings.env.name, seed=seed, **settings.env.options)
     env = DiscreteActions(env, settings.max_actions, settings.choices)
-    return Monitor(EmbedText(env, encoder), info_keywords=("won",))
+    return Monitor(EmbedText(env, encoder, describe), info_keywords=("won",))
 
 
 def train(
@@ -289,7 +289,12 @@ def train(
             result = evaluate(test_envs, SB3Agent(model, settings, encoder, 16), task_ids)
             np.random.set_state(kept)
         row = {"steps": model.num_timesteps, "seconds": round(time.perf_counter() - started, 1)}
-        curve.write(json.dumps({**row, "success": result.success.estimate, "episodes": len(task_ids)}) + "\n")
+        row |= {
+            "success": result.success.estimate,
+            "return": result.to_dict()["mean_return"],
+            "episodes": len(task_ids),
+        }
+        curve.write(json.dumps(row) + "\n")
         curve.flush()
         if on_evaluation is not None:
             on_evaluation(model.num_timesteps, result)

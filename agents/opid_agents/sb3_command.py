@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,9 @@ def train_command(
         str, typer.Option(help="words[:DIMENSION], minilm, or the folder of a sentence-transformers model.")
     ] = "words:256",
     max_actions: Annotated[int, typer.Option(help="Candidates it can choose among.", min=1)] = 32,
+    hidden: Annotated[
+        str | None, typer.Option(help="Regular expression of actions that are not offered; a default if not given.")
+    ] = None,
     num_envs: Annotated[int, typer.Option(help="Games trained in at once.", min=1)] = 8,
     arguments: Annotated[
         list[str] | None, typer.Option("--arg", help="Argument of the algorithm, as key=value; may be repeated.")
@@ -67,6 +71,8 @@ def train_command(
     settings = SB3Settings(
         algo, world, steps, encoder, max_actions, num_envs=num_envs, seed=seed, arguments=parse_options(arguments or ())
     )
+    if hidden is not None:
+        settings = replace(settings, hidden=hidden)
     tested = Spec(world.name, {**world.options, "split": eval_split}) if eval_split else world
 
     def show(done: int, result: Evaluation) -> None:

@@ -4,13 +4,17 @@ import pytest
 from gymnasium.vector import AutoresetMode
 from opid_agents.lm import LMAgent, LMSettings, fit_prompt
 from opid_agents.policy import Policy
+from opid_agents.skills.library import LibrarySkill, append
 
 import opid_gym
 from opid_gym.actions import TAGGED, ActionFormat
 from opid_gym.agent import Agent
 from opid_gym.prompting import PromptTemplate, PromptView, load_template, render
 from opid_gym.rollout import play
+from opid_gym.roster import make_agent
+from opid_gym.vector import TextVectorEnv
 from tests.agents.models import tiny_gpt2, tiny_llama
+from tests.corridor import Corridor
 
 gym.register_envs(opid_gym)
 
@@ -123,3 +127,21 @@ def test_the_oldest_history_is_forgotten_when_the_context_is_full():
     assert "go to shelf 1\n" not in str(fitted.prompt)
     with pytest.raises(ValueError, match=r"without any history has \d+ tokens; this model has room for 110"):
         fit_prompt(policy, settings, PromptView("put a mug in shelf", "a b c " * 99, history))
+
+
+def test_tokens_are_counted_and_a_library_of_skills_goes_into_the_prompts(tmp_path):
+    policy = tiny_llama(context=1024)
+    policy.settings = LMSettings().to_json()
+    policy.save(tmp_path / "model")
+    library = tmp_path / "library.jsonl"
+    append(library, [LibrarySkill(1, "odd", "walk 3 to the right", "walk right, never left")])
+    envs = TextVectorEnv(Corridor(), 2, max_episode_steps=2, autoreset_mode="Disabled")
+    agent = make_agent(f"lm:{tmp_path / 'model'} skills={library}", envs, seed=0)
+    odd, even = sorted(play(envs, agent, ["walk-3", "walk-4"]), key=lambda t: t.task_id)
+    assert all("plan: walk right, never left" in (step.prompt or "") for step in odd.steps)
+    assert all("plan:" not in (step.prompt or "") for step in even.steps)
+    for step in (*odd.steps, *even.steps):
+        assert step.data["prompt_tokens"] == len(policy.encode(step.prompt or ""))
+        assert step.data["reply_tokens"] > 0
+    with pytest.raises(ValueError, match="there are no skills in"):
+        make_agent(f"lm:{tmp_path / 'model'} skills={tmp_path / 'nowhere'}", envs, seed=0)

@@ -54,6 +54,22 @@ def test_candidates_can_be_proposed() -> None:
     assert env.step(1)[2] is True
 
 
+def test_an_episode_that_is_over_may_leave_nothing_to_choose() -> None:
+    env = EmbedText(choosing(3, candidates=lambda observation, info: [] if info["won"] else ["right"]), HashedWords(8))
+    env.reset(options={"task_id": "walk-1"})
+    view, _, terminated, _, info = env.step(0)
+    assert terminated
+    assert info["candidates"] == ("",)
+    assert view in env.observation_space
+
+
+def test_an_action_is_embedded_as_what_it_means() -> None:
+    encode = HashedWords(16)
+    env = EmbedText(choosing(2), encode, describe=lambda observation, action: f"{action} of {observation}")
+    view, _ = env.reset()
+    assert np.array_equal(view["actions"], encode(["left of You are at 0.", "right of You are at 0."]))
+
+
 def test_the_view_holds_state_actions_mask_and_what_was_tried() -> None:
     env = embedded(5, 16)
     encode = HashedWords(16)
