@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from numpy.typing import NDArray
 from opid_gym.agent import Agent, Decision
 from opid_gym.vector import TextVectorEnv
 
+# Text without spaces outside of quotation marks.
+_WORD = re.compile(r"""(?:[^\s"']|"(?:\\.|[^"\\])*"|'[^']*')+""")
+_WORDS = re.compile(rf"\s*(?:{_WORD.pattern}\s*)*")
 # An agent for one game: (observation, info) -> action, with the `info` of `opid_gym.env.TextEnv`.
 SingleAgent = Callable[[str, dict[str, Any]], str | Decision]
 
@@ -58,18 +62,23 @@ class Spec:
 def parse_spec(text: str) -> Spec:
     """Read ``NAME key=value ...``; values are JSON where they can be, else text; ``label=`` names it in tables.
 
+    A value, or a whole ``key=value``, with spaces in it stands in quotation marks.
+
     Raises:
         ValueError: no name, an option is not of the form key=value, or a quote is not closed.
 
     >>> parse_spec("opid/ALFWorld-v0 size=small count=20 label=small")
     Spec(name='opid/ALFWorld-v0', options={'size': 'small', 'count': 20}, label='small')
+    >>> parse_spec('chat "system=be kind" stop=["a","b"]').options
+    {'system': 'be kind', 'stop': ['a', 'b']}
     """
-    try:
-        name, *pairs = shlex.split(text)
-    except ValueError as error:
-        raise ValueError(
-            f"cannot read {text!r}: {str(error).lower() if text.strip() else 'a name is missing'}"
-        ) from None
+    if not text.strip():
+        raise ValueError(f"cannot read {text!r}: a name is missing")
+    if not _WORDS.fullmatch(text):
+        raise ValueError(f"cannot read {text!r}: no closing quotation")
+    # A word that is quoted as a whole loses its quotes; those within a word may belong to a JSON value.
+    words = (match[0] for match in _WORD.finditer(text))
+    name, *pairs = ("".join(shlex.split(word)) if word[0] in "'\"" else word for word in words)
     options = parse_options(pairs)
     label = str(options.pop("label", ""))
     return Spec(name, options, label)
@@ -92,7 +101,8 @@ def parse_options(pairs: Sequence[str], what: str = "an option") -> dict[str, An
         try:
             options[key] = json.loads(value)
         except json.JSONDecodeError:
-            options[key] = value
+            quoted = len(value) > 1 and value[0] == value[-1] == "'"
+            options[key] = value[1:-1] if quoted else value
     return options
 
 

@@ -111,9 +111,10 @@ def write_report(folder: Path) -> list[Row]:
     rows, pairs = leaderboard(results, by_task_type=True), comparisons(results)
     if not rows:
         return rows
-    from opid_gym.bench.figures import save, success_bars
+    from opid_gym.bench.figures import bars, save
 
-    save(success_bars(rows), folder / "success")
+    for measure in ("success", "mean_return"):
+        save(bars(rows, measure), folder / measure)
     noted = json.loads((folder / harness.NOTES_FILE).read_text(encoding="utf-8"))
     commands = "\n".join(["```bash", *noted["commands"], "```"])
     machine = f"{os.cpu_count()} cores, {platform.machine()}"
@@ -126,6 +127,8 @@ def write_report(folder: Path) -> list[Row]:
         commands,
         "",
         "![success](success.png)",
+        "",
+        "![mean return](mean_return.png)",
     ]
     (folder / "leaderboard.md").write_text(to_markdown(rows, pairs, notes), encoding="utf-8")
     write_rows_csv(folder / "leaderboard.csv", rows)

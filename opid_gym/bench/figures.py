@@ -21,8 +21,14 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 Curve = Sequence[tuple[float, float]]
 
 
-def success_bars(rows: Sequence[Row]) -> Figure:
-    """Success of each agent, one panel an environment, with 95 % intervals."""
+def bars(rows: Sequence[Row], measure: str = "success") -> Figure:
+    """A measure of each agent, one panel an environment, with 95 % intervals.
+
+    Args:
+        rows: as `opid_gym.bench.report.leaderboard` makes them.
+        measure: ``success``, shown in percent, or ``mean_return``.
+    """
+    scale, label, limits = (100, "success, %", (0, 104)) if measure == "success" else (1, "mean return", (None, None))
     envs = list(dict.fromkeys(row.env for row in rows))
     shown = {env: [row for row in rows if row.env == env and row.task_type == ALL] for env in envs}
     agents = sorted({row.agent for row in rows})
@@ -30,21 +36,22 @@ def success_bars(rows: Sequence[Row]) -> Figure:
     height = 0.6 + 0.32 * max(map(len, shown.values()))
     figure = _figure(figsize=(1.5 + 3.1 * len(envs), height + 0.5))
     for axes, env in zip(figure.subplots(1, len(envs), squeeze=False)[0], envs, strict=True):
-        group = shown[env][::-1]  # the best on top
-        estimates = np.array([row.success.estimate for row in group])
+        group = sorted(shown[env], key=lambda row: getattr(row, measure).estimate)  # the best on top
+        intervals = [getattr(row, measure) for row in group]
+        estimates = np.array([interval.estimate for interval in intervals])
         errors = [
-            np.maximum(0, [row.success.estimate - row.success.low for row in group]),
-            np.maximum(0, [row.success.high - row.success.estimate for row in group]),
+            np.maximum(0, estimates - [interval.low for interval in intervals]),
+            np.maximum(0, [interval.high for interval in intervals] - estimates),
         ]
         axes.barh(
             [row.agent for row in group],
-            100 * estimates,
-            xerr=100 * np.array(errors),
+            scale * estimates,
+            xerr=scale * np.array(errors),
             color=[colours[row.agent] for row in group],
             error_kw={"elinewidth": 1, "capsize": 2.5, "ecolor": "0.25"},
             height=0.7,
         )
-        axes.set(xlim=(0, 104), xlabel="success, % (95 % interval)")
+        axes.set(xlim=limits, xlabel=f"{label} (95 % interval)")
         axes.set_title(f"{env}\n{group[0].tasks} tasks, {group[0].seeds} seed{'s' * (group[0].seeds > 1)}", fontsize=10)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)

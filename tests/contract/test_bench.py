@@ -234,7 +234,7 @@ def test_the_command_writes_a_leaderboard_and_its_exit_code_tells_of_failures(tm
     page = (tmp_path / "leaderboard.md").read_text()
     assert "| expert | 80.0% |" in page
     assert "opid-gym bench --agent random --agent expert" in page
-    for name in ("leaderboard.csv", "comparisons.csv", "success.png", "success.svg"):
+    for name in ("leaderboard.csv", "comparisons.csv", "success.png", "mean_return.svg"):
         assert (tmp_path / name).stat().st_size > 100
 
     bad = subprocess.run(command(tmp_path, "tests.troublemakers:Raises"), capture_output=True, text=True, cwd=ROOT)

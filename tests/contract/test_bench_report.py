@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from opid_gym.bench.figures import learning_curves, save, success_bars
+from opid_gym.bench.figures import bars, learning_curves, save
 from opid_gym.bench.report import (
     ALL,
     comparisons,
@@ -93,9 +93,10 @@ def test_figures_are_written_and_repeat_to_the_byte(tmp_path: Path) -> None:
     curves = {"ppo": [[(0, 0.1), (100, 0.4)], [(0, 0.2), (100, 0.6), (200, 0.7)]], "dqn": [[(0, 0.0), (100, 0.2)]]}
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        save(success_bars(rows), tmp_path / name / "bars")
+        save(bars(rows), tmp_path / name / "bars")
+        save(bars(rows, "mean_return"), tmp_path / name / "returns")
         save(learning_curves(curves, x_label="steps"), tmp_path / name / "curves")
-    for file in ("bars.png", "bars.svg", "curves.png", "curves.svg"):
+    for file in ("bars.png", "bars.svg", "returns.png", "curves.png", "curves.svg"):
         written = (tmp_path / "first" / file).read_bytes()
         assert len(written) > 5_000
         assert written == (tmp_path / "second" / file).read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -19,11 +20,20 @@ def envs() -> TextVectorEnv:
 
 
 @pytest.mark.parametrize(
-    "text", ["random", "a:B", "chat base_url=http://x/v1 few_shot=2 label=c", "m 'system=be kind'"]
+    "text",
+    [
+        "random",
+        "a:B",
+        "chat base_url=http://x/v1 shots=2 label=c",
+        "m 'system=be kind'",
+        "m system='be kind' n=1.5",
+        'opid/X types=["a b","c"] deep={"k":[1,2]}',
+        'm "label=it\'s" empty=',
+    ],
 )
 def test_what_a_spec_says_reads_back(text: str) -> None:
     spec = parse_spec(text)
-    assert parse_spec(f"{spec} label={spec.label}") == spec
+    assert parse_spec(f"{spec} {shlex.quote(f'label={spec.label}')}") == spec
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "a name is missing"), ("a 'b", "no closing quotation")])
