@@ -26,7 +26,7 @@ import opid_gym
 from opid_gym.agent import Decision
 from opid_gym.evaluation import Evaluation, evaluate
 from opid_gym.registration import WORLDS, make_envs
-from opid_gym.roster import make_agent, parse_options
+from opid_gym.roster import explain_missing, make_agent, parse_options
 from opid_gym.trajectory import Trajectory, write_jsonl
 
 # What a user can cause by a wrong argument or file. Anything else is a bug and keeps its traceback.
@@ -95,7 +95,7 @@ def explain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
             if isinstance(error, ModuleNotFoundError):
-                message += "; install what training needs with: pip install 'opid-gym[train]'"
+                message = explain_missing(error)
             talk.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
             raise typer.Exit(2) from None
 

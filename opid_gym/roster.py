@@ -30,6 +30,23 @@ from opid_gym.vector import TextVectorEnv
 # Text without spaces outside of quotation marks.
 _WORD = re.compile(r"""(?:[^\s"']|"(?:\\.|[^"\\])*"|'[^']*')+""")
 _WORDS = re.compile(rf"\s*(?:{_WORD.pattern}\s*)*")
+# Which extra brings a package that something here needs.
+EXTRAS = {
+    "fastapi": "serve",
+    "httpx": "llm",
+    "jaxtyping": "train",
+    "matplotlib": "bench",
+    "minari": "export",
+    "pyarrow": "export",
+    "sb3_contrib": "sb3",
+    "scipy": "bench",
+    "sentence_transformers": "sb3",
+    "stable_baselines3": "sb3",
+    "tokenizers": "train",
+    "torch": "train",
+    "transformers": "train",
+    "uvicorn": "serve",
+}
 # An agent for one game: (observation, info) -> action, with the `info` of `opid_gym.env.TextEnv`.
 SingleAgent = Callable[[str, dict[str, Any]], str | Decision]
 
@@ -136,6 +153,17 @@ def find_agent(spec: Spec) -> tuple[Any, dict[str, Any]]:
             raise ValueError(f"agent {spec.name!r}: {head} has no {tail}")
         found = getattr(found, part)
     return found, spec.options
+
+
+def explain_missing(error: ModuleNotFoundError) -> str:
+    """The message of an import that failed, with the extra to install where there is one.
+
+    >>> explain_missing(ModuleNotFoundError("No module named 'scipy'", name="scipy"))
+    "No module named 'scipy': pip install 'opid-gym[bench]'"
+    """
+    extra = EXTRAS.get((error.name or "").partition(".")[0])
+    told = extra is None or "pip install" in str(error)
+    return str(error) if told else f"{error}: pip install 'opid-gym[{extra}]'"
 
 
 def plays_one_game(found: Any) -> bool:

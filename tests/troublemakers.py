@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -76,6 +77,13 @@ class Talks(Good):
         except EOFError:
             return super().act(observations, infos)
         raise AssertionError("there was somebody at the keyboard")
+
+
+class LeavesAThread(Good):
+    """Whose process would not end by itself."""
+
+    def __init__(self) -> None:
+        threading.Thread(target=time.sleep, args=(600,)).start()
 
 
 class CannotBeMade(Good):

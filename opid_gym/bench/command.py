@@ -10,6 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -218,11 +219,9 @@ def _check_name(spec: Spec) -> None:
 
 
 def _check_extras() -> None:
+    """Fail before hours of play, not after."""
     for module in ("scipy", "matplotlib"):
-        try:
-            __import__(module)
-        except ImportError:
-            raise ImportError(f"opid-gym bench needs {module}: pip install 'opid-gym[bench]'") from None
+        import_module(module)
 
 
 def _plain(text: str) -> str:

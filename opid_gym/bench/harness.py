@@ -337,10 +337,12 @@ class _Run:
                 self._keep(worker.shard, event["trajectories"])
             self._write(worker.shard, EpisodeResult(**event["result"]))
             worker.left.remove(event["task"])
-        elif kind == "failed":
-            worker.failure = (event["during"], event["reason"])
         else:
-            worker.done = True
+            if kind == "failed":
+                worker.failure = (event["during"], event["reason"])
+            else:
+                worker.done = True
+            worker.kill()  # it has said all; threads that an agent left behind could keep it from leaving by itself
 
     def _check_deadline(self, worker: _Worker) -> None:
         phase, since = worker.deadline.read()

@@ -36,7 +36,7 @@ from opid_gym.agent import Agent, Decision
 from opid_gym.bench.results import make_result
 from opid_gym.registration import make_envs
 from opid_gym.rollout import play
-from opid_gym.roster import Spec, find_agent, make_agent, plays_one_game
+from opid_gym.roster import Spec, explain_missing, find_agent, make_agent, plays_one_game
 from opid_gym.trajectory import Trajectory
 
 PHASES = ("setup", "agent", "environment")
@@ -184,7 +184,7 @@ def work(job: Job, say: Callable[..., None]) -> None:
     try:
         found, _ = find_agent(job.agent)
         num_envs = 1 if plays_one_game(found) else min(job.num_envs, len(job.task_ids))
-        envs = make_envs(job.env.name, num_envs, seed=job.seed, **job.env.options)
+        envs = make_envs(job.env.name, num_envs, **{"seed": job.seed, **job.env.options})
         agent = make_agent(job.agent, envs, seed=job.seed)
         during = "play"
         watched = _WatchedEnv(envs, say, numbers)
@@ -195,7 +195,8 @@ def work(job: Job, say: Callable[..., None]) -> None:
     except Exception as error:
         traceback.print_exc()
         where = "agent" if isinstance(error, AgentFailure) else "setup" if during == "setup" else "environment"
-        reason = str(error) if where == "agent" else f"{type(error).__name__}: {error}"
+        message = explain_missing(error) if isinstance(error, ModuleNotFoundError) else str(error)
+        reason = message if where == "agent" else f"{type(error).__name__}: {message}"
         say(event="failed", during=where, reason=reason)
     else:
         say(event="done")

@@ -17,12 +17,13 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opid_gym.env import TextEnv
-from opid_gym.world import Task, Turn, World
+from opid_gym.interop.shared import OneSlot
+from opid_gym.world import World
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,22 +54,6 @@ class Limits:
     idle_seconds: float = 600.0
     action_characters: int = 100_000
     max_episode_steps: int | None = None
-
-
-class _Slot(World):
-    """One slot of a shared world, as a world with one slot."""
-
-    def __init__(self, world: World, slot: int) -> None:
-        self._world = world
-        self._slot = slot
-        self.task_ids = world.task_ids
-        self.task_options = world.task_options  # type: ignore[misc]
-
-    def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
-        return self._world.start([self._slot], task_ids)
-
-    def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Turn]:
-        return self._world.step([self._slot], actions)
 
 
 @dataclass(slots=True)
@@ -180,7 +165,7 @@ class Sessions:
         taken = {session.slot for session in self._sessions.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         limit = self.limits.max_episode_steps or self._world.default_max_episode_steps
-        env = TextEnv(_Slot(self._world, slot), seed=slot, max_episode_steps=limit)
+        env = TextEnv(OneSlot(self._world, slot), seed=slot, max_episode_steps=limit)
         self._sessions[name] = _Session(env, slot, self._clock())
         return self._sessions[name]
 

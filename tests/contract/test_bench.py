@@ -165,6 +165,13 @@ def test_what_an_agent_prints_goes_to_its_log(tmp_path: Path) -> None:
     assert "native noise" in log
 
 
+def test_threads_that_an_agent_leaves_behind_hold_nothing_up(tmp_path: Path) -> None:
+    started = time.monotonic()
+    summary, _ = play(tmp_path, "tests.troublemakers:LeavesAThread label=t")
+    assert (summary.played, summary.failed) == (5, 0)
+    assert time.monotonic() - started < 60
+
+
 def test_agents_that_learn_from_failure_get_further_trials(tmp_path: Path) -> None:
     _, results = play(tmp_path, "tests.troublemakers:LearnsFromFailure label=learns")
     learned = by_task(results)

@@ -1,0 +1,33 @@
+"""Many games of one type in one world, each behind the single-game interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from opid_gym.world import Task, Turn, World
+
+
+class OneSlot(World):
+    """One slot of a shared world, as a world of its own; calls of several threads must not overlap.
+
+    Args:
+        world: what is shared; stays open when this is closed.
+        slot: which of its games.
+    """
+
+    def __init__(self, world: World, slot: int) -> None:
+        self._world = world
+        self._slot = slot
+        self.task_ids = world.task_ids
+
+    def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
+        """See `World.start`."""
+        return self._world.start([self._slot], task_ids)
+
+    def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Turn]:
+        """See `World.step`."""
+        return self._world.step([self._slot], actions)
+
+    def expert_actions(self, slots: Sequence[int]) -> list[str]:
+        """See `World.expert_actions`."""
+        return self._world.expert_actions([self._slot])
