@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
+import uuid
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -50,7 +50,8 @@ def built_folder(cache: Path, name: str, build: Build, *, progress: bool | None)
             return folder
         for left in cache.glob(f".{folder.name}-*"):  # of a process that was killed
             shutil.rmtree(left, ignore_errors=True)
-        scratch = Path(tempfile.mkdtemp(dir=cache, prefix=f".{folder.name}-"))
+        scratch = cache / f".{folder.name}-{uuid.uuid4().hex}"
+        scratch.mkdir()
         try:
             with _progress(progress) as shown:
                 build(scratch, shown)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
 from functools import cache
 from importlib import resources
+from itertools import accumulate
 
 LONGEST_WORD = 255
 """Longer matches are cut: Lucene looks at so many UTF-16 units at a time."""
@@ -29,43 +31,48 @@ def split_words(text: str) -> list[str]:
     """
     if text.isascii():
         words: list[str] = _ASCII_WORD.findall(text)
-        joined = "_" in text
+        if "_" in text:
+            words = [word for word in words if word.strip("_")]
     else:
-        spelling = text.translate(_classes())
-        words = [text[match.start() : match.end()] for match in _word().finditer(spelling)]
-        joined = True
-    if len(text) > LONGEST_WORD // 2 and any(len(word) > LONGEST_WORD // 2 for word in words):
+        words = [text[match.start() : match.end()] for match in _matches(text.translate(_classes()))]
+    if len(text) > LONGEST_WORD // 2 and max(map(len, words), default=0) > LONGEST_WORD // 2:
         return _split_within_limit(text)
-    return [word for word in words if not _joins_nothing(word)] if joined else words
-
-
-def _joins_nothing(word: str) -> bool:
-    """Whether a match is a run of characters that could have joined words, but did not."""
-    return not word.strip("_") or all(letter.translate(_classes()) in _LEFT_OVER for letter in word)
-
-
-def _split_within_limit(text: str) -> list[str]:
-    spelling = text.translate(_classes())
-    words = []
-    place = 0
-    while match := _word().search(spelling, place):
-        start, end = match.span()
-        if _units(text[start:end]) > LONGEST_WORD:
-            limit = start + LONGEST_WORD
-            while _units(text[start:limit]) > LONGEST_WORD:
-                limit -= 1
-            inside = _word().match(spelling, start, limit)
-            end = inside.end() if inside else start + 1
-        if _joins_nothing(text[start:end]):
-            end = min(end, start + 1) if end - start > LONGEST_WORD // 2 else end
-        else:
-            words.append(text[start:end])
-        place = end
     return words
 
 
-def _units(text: str) -> int:
-    return len(text) + sum(letter > "\uffff" for letter in text)
+def _matches(spelling: str) -> Iterator[re.Match[str]]:
+    return (match for match in _word().finditer(spelling) if match.lastgroup is None)
+
+
+def _split_within_limit(text: str) -> list[str]:
+    """As `split_words`, where a word may be longer than Lucene looks."""
+    spelling = text.translate(_classes())
+    words = []
+    place = 0
+    while found := _START.search(spelling, place):
+        place = found.start()
+        match = _word().match(spelling, place, place + _length_within_limit(text, place))
+        if match is None:
+            place += 1
+        elif match.lastgroup is None:
+            words.append(text[place : match.end()])
+            place = match.end()
+        else:  # Lucene tries again from each character, in vain until the end of the run is in sight
+            place = max(place + 1, _end_of_run(spelling, place) - LONGEST_WORD + 1)
+    return words
+
+
+def _end_of_run(spelling: str, place: int) -> int:
+    return len(spelling) - len(spelling[place:].lstrip(spelling[place])) if spelling[place] in "_z" else place
+
+
+def _length_within_limit(text: str, place: int) -> int:
+    """How many characters Lucene looks at from here."""
+    window = text[place : place + LONGEST_WORD]
+    if window.isascii() or max(window) <= "\uffff":
+        return len(window)
+    ends = accumulate(1 + (letter > "\uffff") for letter in window)
+    return sum(end <= LONGEST_WORD for end in ends)
 
 
 class _Classes(dict[int, str]):
@@ -93,8 +100,8 @@ class _Classes(dict[int, str]):
         return found
 
 
-_LEFT_OVER = frozenset("_z")
 _classes = cache(_Classes)
+_START = re.compile("[AHMNKSTtEfR#_z]")
 
 
 @cache
@@ -126,6 +133,6 @@ def _word() -> re.Pattern[str]:
         f"(?:R{more}){{2}}",
         "[Tt][xvyzftkT]*+",
         f"S{more}",
-        "_++|z++",  # no word, but taken in one piece, or a long run would be tried from each of its characters
+        "(?P<nothing>_++|z++)",  # taken in one piece, or a long run would be tried from each of its characters
     )
     return re.compile("|".join(kinds))
