@@ -24,7 +24,40 @@ if TYPE_CHECKING:
     from opid_gym_envs.webshop.catalogue import Catalogue
 
 
-class LuceneSearch:
+class Searcher:
+    """Search in an index written by `write_index`.
+
+    Args:
+        folder: what was given there.
+
+    Raises:
+        ImportError: pyserini, pyjnius or Java is missing; the message names the extra.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._searcher: Any = java()("io.anserini.search.SimpleSearcher")(str(folder / "index"))
+
+    def search(self, query: str, k: int = 50) -> list[str]:
+        """Ids of the `k` best documents, best first.
+
+        Raises:
+            ValueError: Lucene takes no more than 1024 different words.
+        """
+        if k <= 0:
+            return []
+        try:
+            return [hit.docid for hit in self._searcher.search(query, k)]
+        except _java_exception() as error:
+            if "maxClauseCount" in str(error):
+                raise ValueError("this query has more than the 1024 different words that Lucene takes") from error
+            raise
+
+    def close(self) -> None:
+        """Release the index."""
+        self._searcher.close()
+
+
+class LuceneSearch(Searcher):
     """Search over a catalogue with Lucene; the index is built next to the catalogue when first asked for.
 
     Args:
@@ -36,7 +69,7 @@ class LuceneSearch:
     """
 
     def __init__(self, catalogue: Catalogue, *, progress: bool | None = None) -> None:
-        load = java()
+        java()
 
         def build(folder: Path, shown: Progress) -> None:
             products = map(catalogue.by_index, range(len(catalogue)))
@@ -44,29 +77,7 @@ class LuceneSearch:
             write_index(folder, ((product.asin, product.search_text) for product in tracked))
 
         name = f"lucene-{catalogue.folder.name}"
-        folder = built_folder(catalogue.folder.parent, name, build, progress=progress)
-        self._searcher: Any = load("io.anserini.search.SimpleSearcher")(str(folder / "index"))
-
-    def search(self, query: str, k: int = 50) -> list[str]:
-        """Ids of the `k` best products, best first.
-
-        Raises:
-            ValueError: Lucene takes no more than 1024 different words.
-        """
-        if k <= 0:
-            return []
-        try:
-            return [hit.docid for hit in self._searcher.search(query, k)]
-        except _java_exception() as error:
-            if "maxClauseCount" in str(error):
-                raise ValueError(
-                    f"Lucene takes at most 1024 different words, and this query has more: {error}"
-                ) from error
-            raise
-
-    def close(self) -> None:
-        """Release the index."""
-        self._searcher.close()
+        super().__init__(built_folder(catalogue.folder.parent, name, build, progress=progress))
 
 
 def write_index(folder: Path, documents: Iterable[tuple[str, str]]) -> None:

@@ -1,0 +1,191 @@
+"""Official files are read as stock WebShop reads them, and what it could not read is refused by name.
+
+``tests/data/webshop/stock_products.json`` holds what stock's own ``load_products`` made of each record (and what its
+``convert_product_file_format`` would have given Lucene).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opid_gym_envs.webshop import Catalogue
+from opid_gym_envs.webshop.official import OfficialFiles, Skipped, iterate_array, iterate_object, read_products
+from opid_gym_envs.webshop.product import Product
+
+RECORDED: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "data" / "webshop" / "stock_products.json").read_text(encoding="utf-8")
+)
+FIRST = RECORDED["cases"][0]
+# Stock wants an image of every product, for pages that show it; in text it is never used.
+LENIENT = {"images_missing", "images_empty"}
+
+
+def write(folder: Path, items: Any, attributes: Any = None, human: Any = None) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "items_shuffle.json").write_text(items if isinstance(items, str) else json.dumps(items))
+    (folder / "items_ins_v2.json").write_text(json.dumps(attributes or {}))
+    if human is not None:
+        (folder / "items_human_ins.json").write_text(json.dumps(human))
+    return folder
+
+
+def record(changes: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {name: value for name, value in {**RECORDED["record"], **changes}.items() if name not in without}
+
+
+def read(folder: Path) -> list[Product]:
+    return list(read_products(OfficialFiles.of(folder), Skipped()))
+
+
+def as_recorded(product: Product) -> dict[str, Any]:
+    shown = {name: value for name, value in asdict(product).items() if name in FIRST["product"]}
+    return json.loads(json.dumps(shown))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("case", RECORDED["cases"], ids=lambda case: case["name"])
+def test_a_record_comes_out_as_from_stock(case: dict[str, Any], tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [record(case["changes"], tuple(case["without"]))], case["attributes"])
+    if case["outcome"] == "error" and case["name"] not in LENIENT:
+        with pytest.raises(ValueError, match=r"items_shuffle.json: product 0 \(asin "):
+            read(folder)
+        return
+    products = read(folder)
+    if case["outcome"] == "skipped":
+        assert products == []
+        return
+    (product,) = products
+    if case["name"] in LENIENT:
+        return
+    expected = FIRST["product"] | case["product"]
+    if expected["instruction_attributes"] is None:
+        expected["instruction_attributes"] = []
+    assert as_recorded(product) == expected
+    if case["contents"] is not None:  # stock cannot index a product without bullet points
+        assert product.search_text == (FIRST if case["contents"] == "as the first" else case)["contents"]
+
+
+def test_repeated_and_unlisted_products_are_passed_over_and_counted(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [record(changes) for changes in RECORDED["several"]["records"]])
+    shop = Catalogue.load(folder, cache_dir=tmp_path / "cache")
+    assert [shop.by_index(number).title for number in range(len(shop))] == RECORDED["several"]["titles"]
+    assert shop.skipped == {"unlisted": 2, "repeated": 2}
+    assert Catalogue.load(folder, cache_dir=tmp_path / "cache").skipped == shop.skipped
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pricing": "call us"}, r"product 1 \(asin 'B2'\): pricing 'call us' names no amount; '\$12.50', "),
+        ({"name": None}, r"product 1 \(asin 'B2'\): name must be text, got None"),
+        ({"small_description": ["a", 5]}, r"product 1 \(asin 'B2'\): small_description must be text, got 5"),
+        ({"asin": 12}, r"product 1 \(asin 12\): asin must be text, got 12"),
+        ({"customization_options": {"Size": [{"price": 1}]}}, r"are not \{name: \[\{'value': text\}"),
+    ],
+)
+def test_a_malformed_product_is_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [record({"asin": "B1"}), record({"asin": "B2"} | changes)])
+    with pytest.raises(ValueError, match=message):
+        Catalogue.load(folder, cache_dir=tmp_path / "cache")
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]  # nothing half-built is left
+
+
+# ------------------------------------------------------------------------------------------------------ files
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"data_dir='.*nowhere' is not a folder"):
+        Catalogue.load(tmp_path / "nowhere")
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(
+        FileNotFoundError, match=r"no items_shuffle\*.json in .*\(there: readme.txt\); WebShop's data are"
+    ):
+        Catalogue.load(tmp_path)
+    (tmp_path / "items_shuffle_1000.json").write_text("[]")
+    with pytest.raises(FileNotFoundError, match=r"no items_ins_v2\*.json in"):
+        Catalogue.load(tmp_path)
+
+
+def test_either_set_is_found_and_the_full_one_wins(tmp_path: Path) -> None:
+    for name in ("items_shuffle_1000.json", "items_ins_v2_1000.json"):
+        (tmp_path / name).touch()
+    files = OfficialFiles.of(tmp_path)
+    assert (files.items.name, files.attributes.name, files.human) == (
+        "items_shuffle_1000.json",
+        "items_ins_v2_1000.json",
+        None,
+    )
+    for name in ("items_shuffle.json", "items_ins_v2.json", "items_human_ins.json"):
+        (tmp_path / name).touch()
+    files = OfficialFiles.of(tmp_path)
+    assert (files.items.name, files.attributes.name) == ("items_shuffle.json", "items_ins_v2.json")
+    assert files.human == tmp_path / "items_human_ins.json"
+
+
+def test_instructions_by_people_are_kept(tmp_path: Path) -> None:
+    human = {"B1": [{"instruction": "i need a table.", "instruction_attributes": ["wood"], "instruction_options": []}]}
+    folder = write(tmp_path / "data", [record({"asin": "B1"})], human=human)
+    assert Catalogue.load(folder, cache_dir=tmp_path / "cache").human_goals == human
+    folder = write(tmp_path / "data", [record({"asin": "B1"})], human={"B1": "i need a table"})
+    with pytest.raises(ValueError, match=r"_ins.json: the instructions of 'B1' are not a list of objects"):
+        Catalogue.load(folder, cache_dir=tmp_path / "cache")
+
+
+def test_changed_files_make_another_catalogue(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [record({"asin": "B1"})])
+    first = Catalogue.load(folder, cache_dir=tmp_path / "cache")
+    write(folder, [record({"asin": "B2"})])
+    second = Catalogue.load(folder, cache_dir=tmp_path / "cache")
+    assert (list(first.asins), list(second.asins)) == (["B1"], ["B2"])
+
+
+# ------------------------------------------------------------------------------------------------------- JSON
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 20])
+def test_json_is_read_the_same_whatever_the_pieces(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opid_gym_envs.webshop.official._CHUNK", chunk)
+    values = [{"a": [1, 2.5, "NaN", 'ü\\"]}'], "b": {}}, "text", 12, -0.5, None, True, [], {"": ""}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    assert list(iterate_array(path)) == values
+    path.write_text(json.dumps({"x": values, "y": 1}), encoding="utf-8")
+    assert list(iterate_object(path)) == [("x", values), ("y", 1)]
+    path.write_text(" [ ] ")
+    assert list(iterate_array(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "near element 0: expected '\\[', found ''"),
+        ('{"a": 1}', "near element 0: expected '\\[', found '\\{\"a\": 1\\}'"),
+        ('[{"a": 1}, {"b"', "near element 1: Expecting ':' delimiter"),
+        ('[{"a": 1}, {"b": "unclosed]', "near element 1: Unterminated string"),
+        ('[{"a": 1} {"b": 1}]', "near element 0: expected ',', found '\\{\"b\": 1\\}\\]'"),
+        ('[{"a": 1}', "near element 0: expected ',', found ''"),
+        ("[1] 2", "near element 0: there is more after the end: '2'"),
+    ],
+)
+def test_broken_json_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"a.json: not JSON of the official form {message}"):
+        list(iterate_array(path))
+
+
+def test_other_bytes_than_utf8_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [])
+    (folder / "items_shuffle.json").write_bytes(b'[{"name": "\xff"}]')
+    with pytest.raises(ValueError, match=r"items_shuffle.json: .* not UTF-8: invalid start byte"):
+        read(folder)
+
+
+def test_what_is_no_number_for_json_is_one_for_stock(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"average_rating": NaN}]')
+    assert repr(list(iterate_array(path))) == "[{'average_rating': nan}]"
