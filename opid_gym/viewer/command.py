@@ -21,7 +21,9 @@ talk = Console(stderr=True, highlight=False)
 
 
 def view(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run, a folder of runs, or a file of trajectories.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run, a benchmark, a folder of them, or a file of trajectories.")
+    ],
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0: any that is free.", min=0, max=65535)] = 8137,
     out: Annotated[Path | None, typer.Option(help="Also write the page to this file.")] = None,
     serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve the page; off: only write it.")] = True,
@@ -32,8 +34,8 @@ def view(
     source = Source(folder)
     page = source.page()
     runs = source.collection.runs
-    episodes = sum(len(run.trajectories) + len(run.episodes) for run in runs)
-    talk.print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {episodes} episodes, a page of {len(page) / 1e6:.1f} MB")
+    count = sum(len(run.trajectories) for run in runs)
+    talk.print(f"{len(runs)} run{'s' * (len(runs) != 1)}, {count:,} trajectories, a page of {len(page) / 1e6:.1f} MB")
     problems = source.collection.problems
     for problem in problems[:_PROBLEMS_SHOWN]:
         talk.print(f"not shown: {problem}", style="yellow", markup=False, soft_wrap=True)

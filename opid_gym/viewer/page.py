@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from opid_gym.evaluation import wilson
+from opid_gym.bench.statistics import success_rate
 from opid_gym.trajectory import Step
 from opid_gym.viewer.reading import Collection, Run
 
@@ -64,8 +64,13 @@ def build_page(collection: Collection) -> str:
 
 def _describe_run(run: Run) -> dict[str, Any]:
     success = {name: _rates(record) for name, record in run.evaluations.items()}
-    success["results"] = _count((str(e.get("task_type", "")), bool(e.get("success"))) for e in run.episodes)
-    success["recorded episodes"] = _count((t.task_type, bool(t.success)) for t in run.trajectories.values())
+    if run.episodes:
+        success["results"] = _count(
+            (str(e["task_id"]), str(e.get("task_type", "")), bool(e.get("success"))) for e in run.episodes
+        )
+    else:
+        trajectories = run.trajectories.values()
+        success["recorded episodes"] = _count((t.task_id, t.task_type, bool(t.success)) for t in trajectories)
     return {
         "name": run.name,
         "recipe": run.recipe,
@@ -163,16 +168,18 @@ class _Scale:
         }
 
 
-def _count(outcomes: Iterable[tuple[str, bool]]) -> list[dict[str, Any]]:
-    """Success by task type, and of all, from pairs of a task type and an outcome."""
-    groups: dict[str, list[bool]] = {}
-    for task_type, success in outcomes:
-        groups.setdefault(task_type, []).append(success)
-    total = [success for group in groups.values() for success in group]
+def _count(episodes: Iterable[tuple[str, str, bool]]) -> list[dict[str, Any]]:
+    """Success by task type, and of all, of episodes as task id, task type and outcome.
+
+    Episodes of one task are not independent, so intervals are over tasks (`opid_gym.bench.statistics.success_rate`).
+    """
+    groups: dict[str, dict[str, list[bool]]] = {}
+    for task_id, task_type, success in episodes:
+        for name in {task_type, "all"}:
+            groups.setdefault(name, {}).setdefault(task_id, []).append(success)
     return [
-        {"type": name, "episodes": len(group), **asdict(wilson(sum(group), len(group)))}
-        for name, group in [*sorted(groups.items()), ("all", total)]
-        if group
+        {"type": name, "episodes": sum(map(len, tasks.values())), **asdict(success_rate([*tasks.values()]))}
+        for name, tasks in sorted(groups.items(), key=lambda group: (group[0] == "all", group[0]))
     ]
 
 

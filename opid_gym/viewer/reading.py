@@ -33,14 +33,15 @@ _STEP_TYPES: dict[str, Any] = {
 
 @dataclass(slots=True)
 class Run:
-    """One training run, or one file of trajectories.
+    """One training run, one file of trajectories, or one agent of a benchmark in one environment.
 
     Attributes:
         name: its path below the folder that was opened; the link to a trajectory names it.
         recipe, versions: what the run's folder says about itself; empty for a file of trajectories.
         metrics: one record an iteration.
         evaluations: by the name of their file (``evaluation``, ``before``, ``after``), as `Evaluation.to_dict` gives.
-        trajectories: by their number, which is the line in their file counted from 0.
+        trajectories: by their number, which is the line in their file counted from 0; several files of a benchmark
+            count on.
         skills: what was extracted from a trajectory, by the number of the trajectory.
         episodes: results without steps, as `opid-gym bench` writes them.
     """
@@ -83,7 +84,8 @@ def read_folder(path: str | Path) -> Collection:
     collection = Collection(title=base.resolve().name if root.is_dir() else root.name)
     runs: dict[str, Run] = {}
 
-    def run(name: str) -> Run:
+    def run(*names: str) -> Run:
+        name = ": ".join(filter(None, names))
         return runs.setdefault(name, Run(name))
 
     for file in files_in(root):
@@ -100,15 +102,21 @@ def read_folder(path: str | Path) -> Collection:
         records = dict(_read_lines(file, collection))
         sample = next(iter(records.values()), {})
         if "steps" in sample:
-            target = run(folder if file.stem == "trajectories" else separate)
-            target.trajectories = dict(_read_trajectories(file, records, collection))
+            found = dict(_read_trajectories(file, records, collection))
+            if label := _label(sample.get("metadata")):
+                bench = file.parent.parent.relative_to(base).as_posix() if file.parent != base else "."
+                played = run(bench if bench != "." else "", label).trajectories
+                first = max(played, default=-1) + 1
+                played.update({first + number: trajectory for number, trajectory in found.items()})
+            else:
+                run(folder if file.stem == "trajectories" else separate).trajectories = found
         elif "episode_skill" in sample:
             run(folder).skills = {r["trajectory"]: r for r in records.values() if isinstance(r.get("trajectory"), int)}
         elif "task_id" in sample:
             for record in records.values():
-                # `opid-gym bench` writes all its agents and environments to one file.
-                labels = [str(record[name]) for name in ("agent", "env") if name in record]
-                run(f"{separate}: {' on '.join(labels)}" if labels else separate).episodes.append(record)
+                label = _label(record)
+                target = run(own if own != "." else "", label) if label else run(separate)
+                target.episodes.append(record)
         elif "iteration" in sample:
             run(folder).metrics = list(records.values())
     collection.runs = [runs[name] for name in sorted(runs) if _has_results(runs[name])]
@@ -131,6 +139,13 @@ def files_in(root: Path) -> list[Path]:
         for file in root.glob(pattern)
         if not any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in file.relative_to(root).parts)
     )
+
+
+def _label(record: object) -> str:
+    """What `opid-gym bench` notes with results and trajectories of an agent in an environment; "" without."""
+    if isinstance(record, dict) and "agent" in record and "env" in record:
+        return f"{record['agent']} on {record['env']}"
+    return ""
 
 
 def _has_results(run: Run) -> bool:

@@ -280,7 +280,7 @@ def test_the_overview_has_curves_tables_and_ways_into_the_trajectories(
     page.back()
     next(link for link in all_of(page, "table .link") if link.text == "look_at_obj").click()
     wait(lambda: "type=look_at_obj" in address(page))
-    assert texts(page, "#count") == ["3 of 16 trajectories"]
+    assert texts(page, "#count") == ["6 of 16 trajectories"]
 
 
 def test_very_long_texts_are_cut_until_somebody_wants_them(open_page: Callable[..., Any]) -> None:

@@ -96,7 +96,7 @@ def test_the_command_writes_the_page_and_says_what_could_not_be_read(tmp_path: P
         command(str(run), "--no-serve", "--out", str(out)), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert "1 run, 8 episodes" in done.stderr
+    assert "1 run, 8 trajectories" in done.stderr
     assert "metrics.jsonl:3: not JSON" in done.stderr
     assert packed(out.read_text(), "index")["problems"]
 

@@ -39,15 +39,20 @@ def test_trajectories_of_an_evaluation_are_a_run_of_their_own(tmp_path: Path) ->
     assert len(read_folder(tmp_path / "random.jsonl").runs[0].trajectories) == 2
 
 
-def test_results_of_a_benchmark_are_one_entry_for_each_agent_and_environment(tmp_path: Path) -> None:
-    results = [
-        {"agent": a, "env": "world", "task_id": t, "task_type": "look", "success": a == "expert"}
-        for a in ("expert", "random")
-        for t in "xyz"
-    ]
-    (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(result) + "\n" for result in results))
-    found = {run.name: [e["task_id"] for e in run.episodes] for run in read_folder(tmp_path).runs}
-    assert found == {"episodes: expert on world": ["x", "y", "z"], "episodes: random on world": ["x", "y", "z"]}
+def test_results_and_trajectories_of_a_benchmark_are_one_entry_for_each_agent_and_environment(tmp_path: Path) -> None:
+    bench = tmp_path / "bench"
+    (bench / "trajectories").mkdir(parents=True)
+    with open(bench / "episodes.jsonl", "w") as file:
+        for agent in ("expert", "random"):
+            for task in "xyz":
+                result = {"agent": agent, "env": "world", "task_id": task, "task_type": "look", "success": True}
+                file.write(json.dumps(result) + "\n")
+    for seed in (0, 1):
+        played = [trajectory(i, metadata={"agent": "expert", "env": "world", "seed": seed}) for i in range(3)]
+        write_jsonl(bench / "trajectories" / f"expert-world-{seed}.jsonl", played)
+    for folder, prefix in ((tmp_path, "bench: "), (bench, "")):
+        found = {run.name: (len(run.episodes), list(run.trajectories)) for run in read_folder(folder).runs}
+        assert found == {f"{prefix}expert on world": (3, [0, 1, 2, 3, 4, 5]), f"{prefix}random on world": (3, [])}
 
 
 def test_a_broken_line_is_named_and_the_others_are_there(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ export function overview(index, show) {
   const colours = new Map(index.runs.map((run, i) => [run, i % 8]));
   const parts = [];
   if (index.problems.length) parts.push(problemNotice(index.problems));
-  parts.push(runTable(index, colours, show), successTables(index, show), curves(index, colours, show));
+  parts.push(runTable(index, colours, show), successTable(index, show), curves(index, colours, show));
   return parts.filter(Boolean);
 }
 
@@ -32,28 +32,29 @@ function problemNotice(problems) {
 const lastOf = (run, key) => run.metrics.findLast((row) => typeof row[key] === "number")?.[key];
 
 function runTable(index, colours, show) {
+  const rate = (value) => (value === undefined ? "–" : percent(value));
+  const counts = index.rows.reduce((all, row) => ((all[row.run] = (all[row.run] ?? 0) + 1), all), {});
+  index.runs.forEach((run, i) => (run.rows = counts[i] ?? 0));
+  const overall = (run, ...sources) => sources.map((source) => run.success[source]?.at(-1).estimate).find((value) => value !== undefined);
   const columns = [
     ["Learner", (run) => run.recipe.learner ?? "–"],
     ["Seed", (run) => formatNumber(run.recipe.seed)],
     ["Iterations", (run) => formatNumber(lastOf(run, "iteration"))],
     ["Episodes", (run) => formatNumber(lastOf(run, "episodes") ?? run.success.results?.at(-1).episodes ?? run.rows)],
     ["Steps", (run) => formatNumber(lastOf(run, "env_steps"))],
-    ["Success", (run) => rate(lastOf(run, "success"))],
-    ["Held back", (run) => rate(run.success.after?.at(-1).estimate ?? run.success.evaluation?.at(-1).estimate ?? lastOf(run, "eval/success"))],
-  ];
-  const rate = (value) => (value === undefined ? "–" : percent(value));
-  const counts = index.rows.reduce((all, row) => ((all[row.run] = (all[row.run] ?? 0) + 1), all), {});
-  const rows = index.runs.map((run, i) => {
-    run.rows = counts[i] ?? 0;
+    ["Success", (run) => rate(lastOf(run, "success") ?? overall(run, "results", "recorded episodes"))],
+    ["Held back", (run) => rate(overall(run, "after", "evaluation") ?? lastOf(run, "eval/success"))],
+  ].filter(([, value]) => index.runs.some((run) => value(run) !== "–"));
+  const rows = index.runs.map((run) => {
     const open = make("button.link", { type: "button", onclick: () => show({ view: "trajectories", in: run.name }) },
       `${run.rows} trajector${run.rows === 1 ? "y" : "ies"}`);
     return make("tr", {},
-      make("th", { scope: "row" }, make(`span.key.key-${colours.get(run)}`), make("span", {}, run.name), settings(run)),
+      make("th", { scope: "row" }, make(`span.key.key-${colours.get(run)}`), run.name, settings(run)),
       ...columns.map(([, value]) => make("td", {}, value(run))), make("td", {}, run.rows ? open : "–"));
   });
   return make("section.panel", { "aria-label": "Runs" }, make("h2", {}, index.runs.length > 1 ? "Runs" : "Run"),
     make("div.scroll", { tabindex: 0, role: "region", "aria-label": "Runs, a table" }, make("table.figures", {},
-      make("thead", {}, make("tr", {}, ...["Name", ...columns.map(([name]) => name), ""].map((name) => make("th", { scope: "col" }, name)))),
+      make("thead", {}, make("tr", {}, ...["Name", ...columns.map(([name]) => name), "Trajectories"].map((name) => make("th", { scope: "col" }, name)))),
       make("tbody", {}, ...rows))));
 }
 
@@ -65,27 +66,25 @@ function settings(run) {
     ...known.map(([, record]) => Object.assign(textBlock("pre.text", JSON.stringify(record, null, 1)), { tabIndex: 0 })));
 }
 
-function successTables(index, show) {
-  const tables = index.runs.filter((run) => Object.keys(run.success).length).map((run) => {
-    const sources = Object.keys(run.success);
-    const types = [...new Set(sources.flatMap((source) => run.success[source].map((row) => row.type)))];
-    types.sort((a, b) => (a === "all") - (b === "all") || a.localeCompare(b));
-    const rows = types.map((type) => {
-      const name = type === "all" ? make("b", {}, "all")
-        : make("button.link", { type: "button", onclick: () => show({ view: "trajectories", in: run.name, type }) }, type || "(none)");
-      return make("tr", {}, make("th", { scope: "row" }, name), ...sources.map((source) => {
-        const found = run.success[source].find((row) => row.type === type);
-        return make("td", {}, found ? rateBar(found) : "–");
-      }));
-    });
-    return make("div.scroll", { tabindex: 0, role: "region", "aria-label": `Success in ${run.name}` },
-      index.runs.length > 1 ? make("h3", {}, run.name) : null,
-      make("table.figures", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Task type"),
-        ...sources.map((source) => make("th", { scope: "col" }, source)))), make("tbody", {}, ...rows)));
+function successTable(index, show) {
+  const columns = index.runs.flatMap((run) => Object.entries(run.success).map(([source, rows]) => ({ run, source, rows })));
+  if (!columns.length) return null;
+  const types = [...new Set(columns.flatMap(({ rows }) => rows.map((row) => row.type)))];
+  types.sort((a, b) => (a === "all") - (b === "all") || a.localeCompare(b));
+  const filter = index.runs.length > 1 ? {} : { in: index.runs[0].name };
+  const rows = types.map((type) => {
+    const name = type === "all" ? make("b", {}, "all")
+      : make("button.link", { type: "button", onclick: () => show({ view: "trajectories", ...filter, type }) }, type || "(none)");
+    return make("tr", {}, make("th", { scope: "row" }, name), ...columns.map((column) => {
+      const found = column.rows.find((row) => row.type === type);
+      return make("td", {}, found ? rateBar(found) : "–");
+    }));
   });
-  if (!tables.length) return null;
+  const heads = columns.map(({ run, source }) => make("th", { scope: "col" }, ...(index.runs.length > 1 ? [run.name, make("br")] : []), make("small", {}, source)));
   return make("section.panel", { "aria-label": "Success by task type" }, make("h2", {}, "Success by task type"),
-    make("p.note", {}, "Estimate, 95 % Wilson interval in percent, and number of episodes."), ...tables);
+    make("p.note", {}, "Estimate, its 95 % interval over tasks in percent, and the number of episodes."),
+    make("div.scroll", { tabindex: 0, role: "region", "aria-label": "Success by task type, a table" },
+      make("table.figures", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Task type"), ...heads)), make("tbody", {}, ...rows))));
 }
 
 function curves(index, colours, show) {

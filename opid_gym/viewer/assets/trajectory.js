@@ -72,6 +72,7 @@ export class TrajectoryView {
       ["return", row.return == null ? null : formatNumber(row.return)],
       ["environment", body.env_id],
       ["task id", row.task_id],
+      ...["seed", "trial"].map((name) => [name, body.metadata[name]]),
     ];
     return make("dl.facts", {}, ...facts.filter(([, value]) => value != null && value !== "").map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))));
