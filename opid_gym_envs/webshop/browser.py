@@ -9,17 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import WebDriverWait
-
 from opid_gym.world import Task, Turn
 from opid_gym_envs.webshop.env import Visit, WebShop, make_turn
 from opid_gym_envs.webshop.goals import Goal
 from opid_gym_envs.webshop.pages import SEARCH, PageKind, join_texts
 from opid_gym_envs.webshop.session import read_action
 from opid_gym_envs.webshop.site import SiteServer, Visits, create_app
+
+try:
+    from selenium import webdriver
+    from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+    from selenium.webdriver.remote.webelement import WebElement
+    from selenium.webdriver.support.ui import WebDriverWait
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "driving a browser needs selenium: pip install 'opid-gym[webshop]'", name=error.name
+    ) from None
 
 LONGEST_WAIT = 20.0
 """Seconds a page may take; then the browser counts as crashed."""
