@@ -23,7 +23,7 @@ case $stage in
 train)
     # What is not offered says only what is known, or leads away from the one page that sells.
     no_detours=(--hidden 'click\[(search|back to search|next >|< prev|description|features|reviews)\]')
-    train ppo ALFWorld 60000 "$household" valid_seen
+    train ppo ALFWorld 35000 "$household" valid_seen
     train ppo WebShop 25000 "$shop" eval "${no_detours[@]}"
     train ppo SearchQA 20000 "$questions" dev
     train recurrent-ppo ALFWorld 25000 "$household" valid_seen
@@ -42,7 +42,7 @@ bench)
         --env "$household split=valid_unseen label=ALFWorld" \
         --env "$shop split=test label=WebShop" \
         --env "$questions split=test label=SearchQA" \
-        --episodes 60 --seeds 3 --workers 2 --out benchmarks/results/three_worlds --no-trajectories
+        --episodes 50 --seeds 2 --workers 2 --out benchmarks/results/three_worlds --no-trajectories
     ;;
 *)
     echo "train or bench, not $stage" >&2

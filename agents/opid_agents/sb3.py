@@ -31,6 +31,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from opid_agents.candidates import candidates, describe
 from opid_agents.sb3_policies import ChoiceDQNPolicy, ChoicePolicy, RecurrentChoicePolicy
+from opid_gym.bench.harness import choose_tasks
 from opid_gym.evaluation import Evaluation, evaluate
 from opid_gym.registration import make_envs
 from opid_gym.roster import Spec, single_info
@@ -256,7 +257,7 @@ def train(
         settings: what and how.
         out: folder of the agent.
         eval_env: where it is tested; the training world if not given.
-        eval_episodes: tasks of a test (the first ones).
+        eval_episodes: tasks of a test, see `opid_gym.bench.harness.choose_tasks`; at most all there are.
         evaluations: tests during training, evenly spread, besides one before; the last is of the finished agent.
         on_steps: called with the number of steps done since the last call.
         on_evaluation: called after each test with the steps so far.
@@ -277,7 +278,7 @@ def train(
     model = algorithm(policy, envs, seed=settings.seed, device="cpu", **{**defaults, **settings.arguments})
     tested = eval_env or settings.env
     test_envs = make_envs(tested.name, 16, **tested.options)
-    task_ids = list(test_envs.world.task_ids)[:eval_episodes]
+    task_ids = choose_tasks(test_envs.world.task_ids, min(eval_episodes, len(test_envs.world.task_ids)))
     curve = open(out / CURVE_FILE, "w", encoding="utf-8")  # noqa: SIM115  (closed below)
     started = time.perf_counter()
 

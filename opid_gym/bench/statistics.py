@@ -130,8 +130,8 @@ def sign_flip(differences: Sequence[float] | NDArray[np.float64], *, seed: int =
 
     changed = np.asarray(differences, dtype=np.float64)
     changed = changed[changed != 0]  # flipping a zero changes nothing
-    if len(changed) == 0:
-        return 1.0
+    if len(changed) < 2:
+        return 1.0  # one flip is as extreme as none
     # The sum is the mean without a division: exact for the thirds and fifths of a few seeds once they are rounded.
     result = permutation_test(
         (changed,),

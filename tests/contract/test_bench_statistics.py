@@ -77,6 +77,7 @@ def test_sign_flips_agree_with_trying_them_all_and_with_mcnemar() -> None:
     assert sign_flip(differences) == pytest.approx(expected)
     assert sign_flip([1.0] * 9 + [-1.0] + [0.0] * 20) == pytest.approx(mcnemar(9, 1))
     assert sign_flip([0.0] * 4) == 1.0
+    assert sign_flip([0.0, 0.5, 0.0]) == 1.0
 
 
 def test_sign_flips_of_many_differences_are_sampled_and_never_zero() -> None:
