@@ -18,11 +18,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -31,6 +28,7 @@ from gymnasium.vector import AutoresetMode
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from throughput.common import machine, progress
 
 import opid_gym
 from opid_gym_envs.searchqa.env import SearchQA
@@ -40,7 +38,6 @@ ENV = "opid/SearchQA-v0"
 NUM_ENVS = (1, 32, 128)
 GROUP = 8
 ROUNDS = 7
-progress = Console(stderr=True)
 
 Round = Callable[[], int]  # plays, and says how many steps that was
 
@@ -57,7 +54,7 @@ def main() -> None:
     figures = {
         "env": ENV,
         "retriever": arguments.retriever,
-        "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "questions": len(world.task_ids),
         "open_seconds": round(opened, 3),
         "by_num_envs": [row(world, number, clock) for number in track(NUM_ENVS, "games", console=progress)],
@@ -137,13 +134,6 @@ def searches(world: SearchQA, games: Any) -> Round:
         return len(queries)
 
     return search
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def print_table(figures: dict[str, Any]) -> None:

@@ -62,7 +62,10 @@ class Fact:
 
 
 def make_questions(book: Book) -> dict[str, list[Question]]:
-    """All questions by split, each split in order of its ids. The same book gives the same questions."""
+    """All questions by split, each split in an order in which any first part is a fair sample of it.
+
+    The same book gives the same questions.
+    """
     return _Maker(book).make()
 
 
@@ -90,7 +93,10 @@ class _Maker:
             where = {self.split_of[code] for code in mentioned | countries}
             if len(where) == 1:
                 split[where.pop()].append(question)
-        return {name: sorted(split[name], key=lambda question: question.id) for name in SPLITS}
+        for name in SPLITS:
+            split[name].sort(key=lambda question: question.id)
+            random.Random(f"{_SEED}:{name}").shuffle(split[name])
+        return {name: split[name] for name in SPLITS}
 
     # ------------------------------------------------------------------------------------------------- countries
 

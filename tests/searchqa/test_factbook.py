@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from opid_gym_envs import searchqa
 from opid_gym_envs.searchqa.corpus import Passage, read_corpus
 from opid_gym_envs.searchqa.factbook import Factbook, load_factbook
 from opid_gym_envs.searchqa.factbook_facts import RELATIONS
@@ -44,14 +45,16 @@ def test_there_are_enough_of_every_kind_in_every_split(questions: dict[str, tupl
         assert len(questions[split]) >= least
         for source in (ONE_HOP, TWO_HOP, COMPARISON):
             assert sum(question.source == source for question in questions[split]) >= 100
+            assert any(question.source == source for question in questions[split][:50])
     ids = [question.id for split in SPLITS for question in questions[split]]
     texts = [question.text for split in SPLITS for question in questions[split]]
     assert len(set(ids)) == len(ids)
     assert len(set(texts)) == len(texts)
+    assert f" {len(ids):,} questions " in str(searchqa.__doc__)
 
 
 def test_passages_are_short_and_name_their_country(passages: dict[str, Passage]) -> None:
-    assert len(passages) > 10_000
+    assert f" {len(passages):,} passages " in str(searchqa.__doc__)
     for passage in passages.values():
         name, _, section = passage.title.partition(": ")
         assert passage.text.startswith(f"{name}. ")
