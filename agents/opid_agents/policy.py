@@ -80,12 +80,15 @@ class Policy:
     """Holder of a Hugging Face causal language model and its tokenizer.
 
     Args:
-        model: any decoder-only causal LM with full attention.
+        model: any decoder-only causal LM with full attention in every layer.
         tokenizer: its tokenizer. If it has a chat template, prompts are wrapped as one user message.
         settings: whatever `save` should write beside the model, so that an agent can be rebuilt from the
             folder alone.
         max_tokens: how many tokens (with padding) one forward pass may hold when scoring.
         train_tokens: the same for passes with gradients.
+
+    Raises:
+        ValueError: the model has layers of another kind, e.g. with a sliding window.
     """
 
     model: PreTrainedModel
@@ -102,6 +105,11 @@ class Policy:
 
     def __post_init__(self) -> None:
         self.model.eval()
+        config = self.model.config
+        if others := sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"}):
+            raise ValueError(
+                f"only models with full attention can be used: {config.model_type!r} has layers of {', '.join(others)}"
+            )
         self._head_apart = _head_apart(self.model)
         self._filler = int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
         self._even = _even_length(self.model)

@@ -8,7 +8,7 @@ import torch
 from opid_agents.policy import ModelSize, Policy
 from opid_agents.recipes.recipe import Recipe, change
 from opid_agents.tokenizer import train_tokenizer
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 WORLD_TEXT = [
     "You are in the middle of a room. Looking quickly around you, you see a cabinet 1, a drawer 2, and a shelf 10.",
@@ -43,6 +43,33 @@ def tiny_gpt2(seed: int = 0, context: int = 256) -> Policy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
+    return Policy(model, tokenizer)
+
+
+def tiny_qwen3(window: int | None = None) -> Policy:
+    """Grouped queries and normalised queries and keys; with `window` some layers see only so many tokens."""
+    tokenizer = train_tokenizer(WORLD_TEXT, 400)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        intermediate_size=32,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        use_sliding_window=window is not None,
+        sliding_window=window,
+        max_window_layers=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen3ForCausalLM(config)
     return Policy(model, tokenizer)
 
 

@@ -8,7 +8,7 @@ from opid_agents.kv_cache import PrefixCache
 from opid_agents.packing import batches, pack, share
 from opid_agents.policy import Policy
 
-from tests.agents.models import random_prompts, tiny_gpt2, tiny_llama
+from tests.agents.models import random_prompts, tiny_gpt2, tiny_llama, tiny_qwen3
 
 POLICIES = {"llama": tiny_llama(), "gpt2": tiny_gpt2()}
 LENGTHS = [3, 40, 17, 1, 90, 25, 8]
@@ -317,3 +317,19 @@ def test_prompts_of_different_lengths_are_not_padded_to_the_longest(policy, monk
     assert seen == [(12, 2)]
     for prompt, reply, found in zip(longer, again.reply_ids, again.log_probs, strict=True):
         assert found == pytest.approx(reference(policy, prompt, reply).tolist(), abs=1e-4)
+
+
+def test_a_model_with_grouped_queries_is_sampled_and_scored_alike():
+    policy = tiny_qwen3()
+    prompts = random_prompts(policy, [9, 40, 200, 12, 9, 7]) + random_prompts(policy, [9])
+    samples = policy.sample(prompts, max_new_tokens=6, generator=generator(), stop=frozenset(range(2, 40)))
+    scores = policy.score(prompts, samples.reply_ids)
+    for prompt, reply, sampled, scored in zip(prompts, samples.reply_ids, samples.log_probs, scores, strict=True):
+        expected = reference(policy, prompt, reply).tolist()
+        assert sampled == pytest.approx(expected, abs=1e-4)
+        assert scored == pytest.approx(expected, abs=1e-4)
+
+
+def test_models_that_do_not_see_everything_are_refused():
+    with pytest.raises(ValueError, match=r"full attention .* 'qwen3' has layers of sliding_attention"):
+        tiny_qwen3(window=8)

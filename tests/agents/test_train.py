@@ -13,6 +13,7 @@ from opid_agents.learning.learner import LEARNERS
 from opid_agents.learning.train import TrainingDiverged, evaluate_policy, train
 from opid_agents.learning.warm import make_start
 from opid_agents.policy import Policy
+from opid_agents.recipes.recipe import change
 from opid_agents.skills.library import LibrarySkill, append
 
 from opid_gym.trajectory import Step, Trajectory, read_jsonl
@@ -166,6 +167,14 @@ def test_only_failures_get_skills_from_some_iteration_on():
     won.steps = [Step("o", "a", 1.0, "o")]
     assert [wanted_in(recipe, 1)(t) for t in (won, lost)] == [True, True]
     assert [wanted_in(recipe, 2)(t) for t in (won, lost)] == [False, True]
+
+
+def test_the_same_seed_gives_the_same_numbers_and_weights_and_another_seed_others(run, start, tmp_path):
+    for seed in (0, 1):
+        train(change(RECIPE, {"seed": seed}), tmp_path / str(seed), policy=Policy.load(start))
+    assert metrics_of(tmp_path / "0") == metrics_of(run)
+    assert not changed(Policy.load(tmp_path / "0" / "model"), Policy.load(run / "model"))
+    assert metrics_of(tmp_path / "1") != metrics_of(run)
 
 
 def test_grpo_is_the_same_rollouts_without_skills(start, tmp_path):
