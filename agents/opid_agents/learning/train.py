@@ -40,7 +40,7 @@ from opid_agents.learning.samples import pad, response_mask, step_samples, token
 from opid_agents.learning.schedules import linear
 from opid_agents.lm import LMAgent, LMSettings
 from opid_agents.lora import LoraSettings, is_untrained
-from opid_agents.policy import Policy
+from opid_agents.policy import Policy, find_model
 from opid_agents.recipes.recipe import Recipe
 from opid_agents.skills.extract import Skills
 from opid_agents.skills.library import SkillLibrary, append, successes
@@ -112,7 +112,8 @@ def train(
         policy.settings = settings.to_json()
         if recipe.lora.rank and not policy.has_lora:
             shape = LoraSettings(recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets)
-            policy.add_lora(shape, model.path or folder.base, seed=stream(recipe.seed, "adapters"))
+            base = find_model(model.path) if model.path else folder.base
+            policy.add_lora(shape, base, seed=stream(recipe.seed, "adapters"))
         policy.save(folder.start)
     elif folder.has_start():
         policy = Policy.load(folder.start, device=model.device, dtype=model.dtype)
