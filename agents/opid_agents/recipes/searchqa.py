@@ -9,7 +9,7 @@ from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmSta
 
 TINY_SEARCHQA = Recipe(
     name="tiny-searchqa",
-    about="questions over the embedded factbook, 240,000 parameters from scratch: minutes on two CPU cores",
+    about="questions over the embedded factbook, 250,000 parameters from scratch: minutes on two CPU cores",
     threads=2,
     world=World(
         env="opid/SearchQA-v0",

@@ -8,7 +8,7 @@ from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmSta
 
 TINY_WEBSHOP = Recipe(
     name="tiny-webshop",
-    about="a shop of 200 generated products, 240,000 parameters from scratch: minutes on two CPU cores",
+    about="a shop of 200 generated products, 250,000 parameters from scratch: minutes on two CPU cores",
     threads=2,
     world=World(
         env="opid/WebShop-v0",
