@@ -41,17 +41,21 @@ def describe_credit(
         four significant digits, and None stands for one that is not finite.
     """
     credit: Credit = {}
+    texts: dict[tuple[int, ...], list[str]] = {}  # most replies are given again and again
     for i, (sample, way) in enumerate(zip(samples, routes, strict=True)):
         if sample.trajectory >= trajectories:
             continue
         length = len(sample.reply_ids)
+        reply = tuple(sample.reply_ids)
+        if reply not in texts:
+            texts[reply] = token_texts(tokenizer, reply)
         outcome = advantage.outcome[i, :length]
         heard = {"episode": way.episode if teacher.episode_mask[i] else None}
         heard["step"] = way.step if teacher.step_mask[i] else None
         credit[sample.trajectory, sample.step] = {
             "skills": {kind: text for kind, text in heard.items() if text is not None},
             "tokens": {
-                "texts": token_texts(tokenizer, sample.reply_ids),
+                "texts": texts[reply],
                 "log_probs": _short(sample.log_probs),
                 "outcome": _short(outcome),
                 "skill": _short(advantage.advantages[i, :length] - outcome),
