@@ -119,6 +119,7 @@ def train(
         policy = Policy.load(folder.start, device=model.device, dtype=model.dtype)
     else:
         raise ValueError(f"no policy to start from: give one, or a folder with one at {str(folder.start)!r}")
+    policy.max_tokens, policy.train_tokens = model.score_tokens, model.train_tokens
     optimizer = make_optimizer(policy.trained(), learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
     progress = Progress()
     if checkpoint is not None:

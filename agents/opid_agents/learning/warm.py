@@ -87,6 +87,7 @@ def make_start(
         size = ModelSize(model.hidden_size, model.layers, model.heads, model.mlp_size, model.context)
         policy = Policy.create(tokenizer, size, seed=stream(recipe.seed, "weights"))
     policy = policy.to(model.device)
+    policy.max_tokens, policy.train_tokens = model.score_tokens, model.train_tokens
     policy.settings = settings.to_json()
     data = WarmStartData(policy, settings, demonstrations, HintMix(warm.plain, warm.plan, warm.next))
     checks: list[Check] = []

@@ -22,7 +22,13 @@ SMALL_ALFWORLD = Recipe(
     about="small generated households with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(arguments={"size": "small"}, max_episode_steps=30),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=Model(path="HuggingFaceTB/SmolLM2-135M-Instruct", device="auto", dtype="bfloat16"),
+    model=Model(
+        path="HuggingFaceTB/SmolLM2-135M-Instruct",
+        device="auto",
+        dtype="bfloat16",
+        train_tokens=16384,
+        score_tokens=65536,
+    ),
     warm_start=WarmStart(
         demonstrations=400,
         steps=300,
@@ -48,7 +54,9 @@ PAPER_ALFWORLD = Recipe(
     about="ALFWorld as published, Qwen2.5-3B-Instruct; model.path= for 7B or Qwen3-1.7B",
     world=World(max_episode_steps=30),
     prompting=_TAGGED,
-    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16"),
+    model=Model(
+        path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", train_tokens=16384, score_tokens=65536
+    ),
     iterations=150,
     tasks=16,
     rollouts=8,

@@ -71,6 +71,8 @@ class Model(_Record):
         "float32", description="of the weights; what is trained keeps its small changes in float32 in either case"
     )
     device: str = Field("cpu", description="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
+    score_tokens: int = Field(8192, ge=1, description="tokens (with padding) in one pass when scoring")
+    train_tokens: int = Field(4096, ge=1, description="tokens (with padding) in one pass with gradients")
     vocabulary: int = Field(1024, ge=258, description="at most so many tokens")
     hidden_size: int = Field(64, ge=8, description="width")
     layers: int = Field(3, ge=1, description="depth")

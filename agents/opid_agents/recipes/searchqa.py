@@ -63,7 +63,13 @@ SMALL_SEARCHQA = Recipe(
     about="the factbook's questions with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(env="opid/SearchQA-v0", train_split="train", eval_split="test", max_episode_steps=4),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=Model(path="HuggingFaceTB/SmolLM2-360M-Instruct", device="auto", dtype="bfloat16"),
+    model=Model(
+        path="HuggingFaceTB/SmolLM2-360M-Instruct",
+        device="auto",
+        dtype="bfloat16",
+        train_tokens=16384,
+        score_tokens=65536,
+    ),
     warm_start=WarmStart(expert="world", noise=0.0),
     skills=Skills(episode_weight=0.1, step_weight=0.1, clip=2.0, max_step_skills=2),
     iterations=150,
@@ -88,7 +94,9 @@ PAPER_SEARCHQA = Recipe(
         max_episode_steps=4,
     ),
     prompting=_TAGGED,
-    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16"),
+    model=Model(
+        path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", train_tokens=16384, score_tokens=65536
+    ),
     skills=Skills(max_step_skills=2),
     iterations=150,
     tasks=128,

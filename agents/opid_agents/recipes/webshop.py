@@ -61,7 +61,13 @@ SMALL_WEBSHOP = Recipe(
     about="a generated shop with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(env="opid/WebShop-v0", arguments={}, train_split="train", eval_split="test", max_episode_steps=15),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=Model(path="HuggingFaceTB/SmolLM2-360M-Instruct", device="auto", dtype="bfloat16"),
+    model=Model(
+        path="HuggingFaceTB/SmolLM2-360M-Instruct",
+        device="auto",
+        dtype="bfloat16",
+        train_tokens=16384,
+        score_tokens=65536,
+    ),
     warm_start=WarmStart(
         expert="world",
         demonstrations=400,
@@ -91,7 +97,9 @@ PAPER_WEBSHOP = Recipe(
     about="WebShop as published, Qwen2.5-3B-Instruct; world.arguments.data_dir= for the official products",
     world=World(env="opid/WebShop-v0", train_split="train", eval_split="test", max_episode_steps=15),
     prompting=_TAGGED,
-    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16"),
+    model=Model(
+        path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", train_tokens=16384, score_tokens=65536
+    ),
     iterations=150,
     tasks=16,
     rollouts=8,
