@@ -1,8 +1,8 @@
 """Household games with instruction-tuned models.
 
 `small` is for one GPU (and, a few tasks at a time, for looking at on a CPU); `paper` has the published settings
-(OPID, arXiv 2606.26790: batch, steps, history, tokens, learning rate, KL). The paper trained all weights on several
-GPUs; ``lora.rank=32`` fits the 7B model on one.
+(OPID, arXiv 2606.26790: tasks, steps, history, reply tokens, learning rate, KL). The paper trained all weights on
+several GPUs; ``lora.rank=32`` is for the 7B model on one. Of both only short runs on a CPU have been made so far.
 """
 
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
@@ -27,7 +27,7 @@ SMALL_ALFWORLD = Recipe(
         device="auto",
         dtype="bfloat16",
         train_tokens=16384,
-        score_tokens=65536,
+        score_tokens=16384,
     ),
     warm_start=WarmStart(
         demonstrations=400,
@@ -54,12 +54,11 @@ PAPER_ALFWORLD = Recipe(
     about="ALFWorld as published, Qwen2.5-3B-Instruct; model.path= for 7B or Qwen3-1.7B",
     world=World(max_episode_steps=30),
     prompting=_TAGGED,
-    model=Model(
-        path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", train_tokens=16384, score_tokens=65536
-    ),
+    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", score_tokens=16384),
     iterations=150,
     tasks=16,
     rollouts=8,
+    games=64,
     learning_rate=1e-6,
     weight_decay=0.01,
     kl_weight=0.01,

@@ -3,6 +3,8 @@
 `tiny` asks the embedded factbook with a model from scratch; `small` and `paper` are for instruction-tuned models,
 `paper` with the published settings (OPID, arXiv 2606.26790), for which the corpus and the questions are given as
 ``world.arguments.corpus=`` and ``world.arguments.dataset=``.
+
+`small` and `paper` have not been run yet: what runs is tested with cut-down models.
 """
 
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
@@ -68,7 +70,7 @@ SMALL_SEARCHQA = Recipe(
         device="auto",
         dtype="bfloat16",
         train_tokens=16384,
-        score_tokens=65536,
+        score_tokens=16384,
     ),
     warm_start=WarmStart(expert="world", noise=0.0),
     skills=Skills(episode_weight=0.1, step_weight=0.1, clip=2.0, max_step_skills=2),
@@ -94,13 +96,12 @@ PAPER_SEARCHQA = Recipe(
         max_episode_steps=4,
     ),
     prompting=_TAGGED,
-    model=Model(
-        path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", train_tokens=16384, score_tokens=65536
-    ),
+    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", score_tokens=16384),
     skills=Skills(max_step_skills=2),
     iterations=150,
     tasks=128,
     rollouts=8,
+    games=64,
     learning_rate=1e-6,
     weight_decay=0.01,
     kl_weight=0.001,

@@ -2,6 +2,8 @@
 
 `tiny` is a model from scratch that imitates the shop's own expert and then learns from the score of what it bought;
 `small` and `paper` are for instruction-tuned models, `paper` with the published settings (OPID, arXiv 2606.26790).
+
+`small` and `paper` have not been run yet: what runs is tested with cut-down models.
 """
 
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
@@ -66,7 +68,7 @@ SMALL_WEBSHOP = Recipe(
         device="auto",
         dtype="bfloat16",
         train_tokens=16384,
-        score_tokens=65536,
+        score_tokens=16384,
     ),
     warm_start=WarmStart(
         expert="world",
@@ -97,12 +99,11 @@ PAPER_WEBSHOP = Recipe(
     about="WebShop as published, Qwen2.5-3B-Instruct; world.arguments.data_dir= for the official products",
     world=World(env="opid/WebShop-v0", train_split="train", eval_split="test", max_episode_steps=15),
     prompting=_TAGGED,
-    model=Model(
-        path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", train_tokens=16384, score_tokens=65536
-    ),
+    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", score_tokens=16384),
     iterations=150,
     tasks=16,
     rollouts=8,
+    games=64,
     learning_rate=1e-6,
     weight_decay=0.01,
     kl_weight=0.01,
