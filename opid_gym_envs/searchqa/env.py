@@ -138,7 +138,6 @@ class SearchQA(World):
         questions, corpus = _load(dataset, split, corpus, retriever, bad_rows)
         self._questions = {question.id: question for question in _of_sources(questions, sources)}
         self.task_ids = tuple(self._questions)
-        self.reward_name = reward
         self.topk = topk
         self.max_query_characters = max_query_characters
         self._reward = REWARDS[reward]

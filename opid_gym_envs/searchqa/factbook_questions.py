@@ -25,7 +25,7 @@ from opid_gym_envs.searchqa.questions import Question
 from opid_gym_envs.searchqa.scoring import normalise
 
 SPLITS = ("train", "dev", "test")
-ONE_HOP, TWO_HOP, COMPARISON = SOURCES = ("factbook-one-hop", "factbook-two-hop", "factbook-comparison")
+ONE_HOP, TWO_HOP, COMPARISON = ("factbook-one-hop", "factbook-two-hop", "factbook-comparison")
 
 # Of the countries, in percent.
 _SHARES = (60, 15, 25)

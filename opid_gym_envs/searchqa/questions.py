@@ -32,7 +32,6 @@ PUBLISHED = {
 """How many questions a published set has, by source and split. What Search-R1 calls the test set of a source that
 publishes none is its dev set."""
 
-SOURCES = tuple(dict.fromkeys(source for source, _ in PUBLISHED))
 SUFFIXES = (".parquet", ".jsonl", ".json")
 BAD_ROWS = ("error", "skip")
 
