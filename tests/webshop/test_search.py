@@ -115,7 +115,7 @@ def test_lengths_are_rounded_as_by_lucene() -> None:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [*(product.search_text for product in generate(400)), "", "!!!", "black " * 300, "black"]
+    return [*(product.search_text for product in generate(150)), "", "!!!", "black " * 300, "black"]
 
 
 @pytest.mark.parametrize("small", [0, 1000], ids=["pruned", "all scored"])
@@ -186,7 +186,7 @@ def lucene_terms() -> Any:
 
 
 @needs_lucene
-@pytest.mark.parametrize("context", ["{}", "qa{}zb", "1{}2", "★{}\u200d★"])
+@pytest.mark.parametrize("context", ["qa{}zb", "★{}\u200d★"])
 def test_lucene_finds_the_same_terms_around_every_character(context: str, lucene_terms: Any) -> None:
     letters = [
         chr(point)
@@ -199,7 +199,7 @@ def test_lucene_finds_the_same_terms_around_every_character(context: str, lucene
 
 
 @needs_lucene
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     text=st.lists(
         st.one_of(
@@ -217,9 +217,9 @@ def test_lucene_finds_the_same_terms_in_any_text(text: str, lucene_terms: Any) -
 
 @needs_lucene
 def test_lucene_ranks_the_same(tmp_path: Path) -> None:
-    found = compare(1000, 250, tmp_path)
+    found = compare(1000, 150, tmp_path)
     assert found["different"] == []
-    assert found["identical"] == found["queries"] == 250
+    assert found["identical"] == found["queries"] == 150
 
 
 @needs_lucene
