@@ -45,6 +45,7 @@ class Catalogue:
 
     Attributes:
         folder: that folder.
+        by_index: the product with a number, from 0 to ``len(catalogue) - 1``; others raise IndexError.
         skipped: how many records of the official files were passed over, as stock does: ``unlisted`` (id 'nan' or
             longer than ten characters) and ``repeated``.
     """

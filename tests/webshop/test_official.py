@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from opid_gym_envs.webshop import Catalogue
+from opid_gym_envs.webshop.generator import generate
 from opid_gym_envs.webshop.official import OfficialFiles, Skipped, iterate_array, iterate_object, read_products
 from opid_gym_envs.webshop.product import Product
 
@@ -92,6 +93,40 @@ def test_a_malformed_product_is_named(changes: dict[str, Any], message: str, tmp
     with pytest.raises(ValueError, match=message):
         Catalogue.load(folder, cache_dir=tmp_path / "cache")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]  # nothing half-built is left
+
+
+def test_generated_products_written_as_official_files_come_back(tmp_path: Path) -> None:
+    products = list(generate(60))
+    items, attributes = [], {}
+    for product in products:
+        items.append(
+            {
+                "asin": product.asin,
+                "name": product.title,
+                "full_description": product.description,
+                "small_description": list(product.bullet_points),
+                "category": product.category,
+                "product_category": product.product_category,
+                "query": product.query,
+                "pricing": " - ".join(f"${price}" for price in product.pricing),
+                "images": [],
+                "customization_options": {
+                    name: [{"value": value.upper()} for value in values] for name, values in product.options.items()
+                },
+            }
+        )
+        entry: dict[str, Any] = {"attributes": list(product.attributes)}
+        if product.instruction is not None:
+            entry |= {
+                "instruction": product.instruction,
+                "instruction_attributes": list(product.instruction_attributes),
+            }
+        attributes[product.asin] = entry
+    shop = Catalogue.load(write(tmp_path / "data", items, attributes), cache_dir=tmp_path / "cache")
+    assert [shop.by_index(number) for number in range(len(shop))] == products
+    made = Catalogue.generated(60, cache_dir=tmp_path / "cache")
+    for product in products:
+        assert shop.search(product.title) == made.search(product.title)
 
 
 # ------------------------------------------------------------------------------------------------------ files

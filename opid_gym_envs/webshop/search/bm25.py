@@ -36,6 +36,7 @@ CHUNK = 25_000
 
 _SMALL = 50_000  # documents; with fewer, pruning costs more than it saves
 _FIRST_LOOK = 1_000  # postings
+_SLACK = 1 - 2**-22  # scores that differ by less may be equal once they are rounded
 
 Postings = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float64]
@@ -257,7 +258,7 @@ class Index:
         """Every document with a term, and its score."""
         sums = np.zeros(self._size)
         for number, weight in terms:
-            docs, scores = self._kept_scores(number, weight) if self._size <= _SMALL else self._scored(number, weight)
+            docs, scores = self._kept_scores(number, weight)
             sums[docs] += scores
         found = sums.nonzero()[0]
         return found.astype(np.int32), sums[found]
@@ -268,8 +269,8 @@ class Index:
         The terms that can add most come first (MaxScore, Turtle and Flood 1995). As soon as what the others could add
         together is less than the k-th best of some scores already known, documents with none of the first terms are
         out, and for those with some the others are looked up, one term at a time, for as long as a document can still
-        make it. The scores known are those of the documents that look best after the first few terms, then after
-        twice as many postings, and so on.
+        make it. The scores known are those of the documents that look best after the first few terms, and again
+        whenever there are many more to choose from.
         """
         bounded = sorted(((self._bound(number, weight), number, weight) for number, weight in terms), reverse=True)
         terms = [(number, weight) for _, number, weight in bounded]
@@ -289,7 +290,7 @@ class Index:
                 if seen >= looked_at and len(fresh) < len(terms):
                     looked_at = 8 * seen
                     promising = np.sort(docs[_largest(reached, k)])
-                    least = max(least, _kth(self._full_scores(promising, terms), k))
+                    least = max(least, _SLACK * _kth(self._full_scores(promising, terms), k))
             found = np.concatenate(fresh)
             found = np.sort(found[sums[found] >= least - rests[len(fresh)]])  # sorted, they are looked up faster
             reached = sums[found]
@@ -299,7 +300,7 @@ class Index:
         for place in range(len(fresh), len(terms)):
             few = self._frequency(terms[place][0]) < 4 * len(found)
             reached += (self._laid_out if few else self._looked_up)(*terms[place], found)
-            least = max(least, _kth(reached, k))
+            least = max(least, _SLACK * _kth(reached, k))
             kept = reached >= least - rests[place + 1]
             found, reached = found[kept], reached[kept]
         return found, reached
