@@ -2,12 +2,14 @@
 
 import json
 import logging
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from opid_agents.learning.analysis import make_client
+from opid_agents.learning.records import RunFolder
 from opid_agents.learning.train import train
 from opid_agents.openai_api import Budget, ChatClient
 from opid_agents.packing import pack
@@ -132,6 +134,13 @@ class TestEndpoint:
         (file,) = [f for f in (tmp_path / "cache").rglob("*.json") if '"temperature"' not in f.read_text()][:1]
         file.write_text("torn")
         assert cache.get("anything") is None
+
+    def test_a_cache_that_cannot_be_written_is_no_error(self, tmp_path, caplog):
+        (tmp_path / "taken").write_text("a file where the folder should be")
+        with serve(lambda request, number: reply(GOOD)) as endpoint:
+            out = extractor(endpoint.url, cache=ReplyCache(tmp_path / "taken")).extract_all([[episode()]])
+        assert out.skills == [[SKILLS]]
+        assert "cannot be kept" in caplog.text
 
     def test_a_budget_leaves_the_rest_without_skills(self):
         with serve(lambda request, number: reply(GOOD)) as endpoint:
@@ -301,8 +310,6 @@ class Turns:
         return (BAD | {"good": reply(GOOD)})[self.names[len(self.lines)]]
 
     def stage(self, name, total):
-        from contextlib import nullcontext
-
         return nullcontext(lambda done: None)
 
     def iteration(self, metrics):
@@ -331,6 +338,8 @@ def test_training_goes_on_whatever_the_endpoint_does(tmp_path):
         assert line["opid/occupancy"] == 1
         assert line["updates"] == 1
     assert len(list(read_jsonl(tmp_path / "run" / "trajectories.jsonl"))) == 2 * (len(names) + 2)
+    # A resumed run goes on with the budget it has left.
+    assert RunFolder(tmp_path / "run", 0).spent()["calls"] == len(endpoint.requests)
 
 
 def test_training_goes_on_without_an_endpoint(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any, Literal
 
 from opid_agents.openai_api import ChatClient, Usage
 from opid_agents.skills.analyze import Conversation, Reply
+
+logger = logging.getLogger(__name__)
 
 JsonMode = Literal["none", "object", "schema"]
 
@@ -60,9 +63,13 @@ class EndpointWriter:
         return replies, _figures(before, self.client.spent) | {"cached": float(len(kept) - len(missing))}
 
     def keep(self, conversation: Conversation, reply: str) -> None:
-        """Keep a good reply."""
-        if self.cache is not None:
+        """Keep a good reply, if that is possible: a full disk costs the cache and not the run."""
+        if self.cache is None:
+            return
+        try:
             self.cache.put(self._key(conversation), reply)
+        except OSError as error:
+            logger.warning("a reply cannot be kept in %s: %s", self.cache.folder, error)
 
     def _key(self, conversation: Conversation) -> str:
         client = self.client
