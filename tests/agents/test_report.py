@@ -85,6 +85,8 @@ def test_pictures_show_only_what_was_measured():
     legend = [text.get_text() for text in shown[1].get_legend().get_texts()]
     assert legend == ["episode skills"]
     assert diagnostics([line(1)]) is None
+    silent = line(1, **{"opid/routed/any": 1.0, "opid/share/outcome": 0.0, "opid/occupancy": 1.0})
+    assert len(diagnostics([silent]).axes) == 1
 
 
 @pytest.mark.parametrize("types", [1, 2])

@@ -34,9 +34,13 @@ class Panel:
     line: float | None = None
     stacked: bool = False
 
-    def has_data(self, rows: Rows) -> bool:
-        """Whether any of the series has a value anywhere."""
-        return any(row.get(key) is not None for row in rows for key in self.series)
+    def found(self, rows: Rows) -> dict[str, str]:
+        """The series that have something to show: of shares those that are not 0 throughout, of others all values."""
+        return {
+            key: name
+            for key, name in self.series.items()
+            if any(row.get(key) if self.stacked else row.get(key) is not None for row in rows)
+        }
 
 
 SUCCESS = Panel("success", {"success": "rollouts (train tasks)", "eval/success": "held-back tasks"}, (0, 1))
@@ -98,7 +102,7 @@ def learning_curve(rows: Rows) -> Figure:
 
 def diagnostics(rows: Rows) -> Figure | None:
     """What the skill term did; None for a learner without one."""
-    panels = [panel for panel in DIAGNOSTICS if panel.has_data(rows)]
+    panels = [panel for panel in DIAGNOSTICS if panel.found(rows)]
     routed = any(row.get("opid/routed/any") for row in rows)
     return _draw(panels, rows, columns=2) if panels and routed else None
 
@@ -120,12 +124,7 @@ def _draw(panels: Sequence[Panel], rows: Rows, *, columns: int) -> Figure:
 def _draw_panel(axes: Axes, panel: Panel, rows: Rows) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    # A share that is 0 throughout is left out, a curve at 0 is not.
-    found = {
-        key: name
-        for key, name in panel.series.items()
-        if any(row.get(key) if panel.stacked else row.get(key) is not None for row in rows)
-    }
+    found = panel.found(rows)
     if panel.stacked:
         shares = [[row.get(key) or 0.0 for row in rows] for key in found]
         axes.stackplot(
