@@ -104,7 +104,11 @@ def _rows(number: int, run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any
                 name: text for name in ("episode_summary", "episode_skill") if isinstance(text := skills.get(name), str)
             },
             "env_id": trajectory.env_id,
-            "metadata": trajectory.metadata,
+            "metadata": {
+                name: value
+                for name, value in trajectory.metadata.items()
+                if name not in ("index", "iteration") and isinstance(value, (str, int, float))
+            },
         }
         yield row, body
 

@@ -89,9 +89,9 @@ def read_folder(path: str | Path) -> Collection:
         return runs.setdefault(name, Run(name))
 
     for file in files_in(root):
-        own = file.parent.relative_to(base).as_posix()
-        folder = collection.title if own == "." else own
-        separate = file.stem if own == "." else f"{own}/{file.stem}"
+        own = _below(base, file.parent)
+        folder = own or collection.title
+        separate = f"{own}/{file.stem}".lstrip("/")
         if file.suffix == ".json":
             record = _read_json(file, collection)
             if file.stem in ("recipe", "versions"):
@@ -104,8 +104,7 @@ def read_folder(path: str | Path) -> Collection:
         if "steps" in sample:
             found = dict(_read_trajectories(file, records, collection))
             if label := _label(sample.get("metadata")):
-                bench = file.parent.parent.relative_to(base).as_posix() if file.parent != base else "."
-                played = run(bench if bench != "." else "", label).trajectories
+                played = run(_below(base, file.parent.parent), label).trajectories
                 first = max(played, default=-1) + 1
                 played.update({first + number: trajectory for number, trajectory in found.items()})
             else:
@@ -115,8 +114,7 @@ def read_folder(path: str | Path) -> Collection:
         elif "task_id" in sample:
             for record in records.values():
                 label = _label(record)
-                target = run(own if own != "." else "", label) if label else run(separate)
-                target.episodes.append(record)
+                (run(own, label) if label else run(separate)).episodes.append(record)
         elif "iteration" in sample:
             run(folder).metrics = list(records.values())
     collection.runs = [runs[name] for name in sorted(runs) if _has_results(runs[name])]
@@ -139,6 +137,11 @@ def files_in(root: Path) -> list[Path]:
         for file in root.glob(pattern)
         if not any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in file.relative_to(root).parts)
     )
+
+
+def _below(base: Path, folder: Path) -> str:
+    """The path from `base` to a folder in it; "" for `base` itself, or one above."""
+    return folder.relative_to(base).as_posix() if folder != base and folder.is_relative_to(base) else ""
 
 
 def _label(record: object) -> str:

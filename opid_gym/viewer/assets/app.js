@@ -19,9 +19,11 @@ const KEYS = [
   ["Esc", "leave the search or the trajectory"],
   ["?", "this help"],
 ];
-const START = { view: "", q: "", outcome: "", type: "", iteration: "", in: "", row: null, step: null, channel: "skill", numbers: true };
+const NO_FILTER = { q: "", outcome: "", type: "", iteration: "", in: "" };
+const START = { view: "", ...NO_FILTER, row: null, step: null, channel: "skill", numbers: true };
 const FILTERS = ["outcome", "type", "iteration", "in"];
 const $ = (id) => document.getElementById(id);
+const clamp = (at, count) => Math.max(0, Math.min(count - 1, at));
 
 const index = await loadIndex();
 const list = new TrajectoryList($("list"), index.runs, (row) => go({ row, step: null }));
@@ -38,12 +40,13 @@ function readAddress() {
   if (given.get("colour") in CHANNELS) found.channel = given.get("colour");
   found.numbers = given.get("numbers") !== "0";
   if (given.has("trajectory")) {
-    const run = given.has("run") ? index.runs.findIndex((known) => known.name === given.get("run")) : 0;
-    found.row = index.rows.find((row) => row.run === run && row.key === Number(given.get("trajectory"))) ?? null;
-    if (!found.row) found.missing = `There is no trajectory ${given.get("trajectory")} of run ${given.get("run") ?? 0} in this page.`;
-    if (found.row && given.has("step")) found.step = Math.max(0, Math.min(found.row.length - 1, Number(given.get("step")) - 1 || 0));
-  } else if (given.has("run") && !found.in) found.in = given.get("run");
-  if (!found.view) found.view = given.has("trajectory") || given.has("run") || !index.runs.some((run) => run.metrics.length || Object.keys(run.success).length) ? "trajectories" : "overview";
+    const key = given.get("trajectory");
+    const name = given.get("run") ?? index.runs[0].name;
+    found.row = index.rows.find((row) => index.runs[row.run].name === name && row.key === Number(key)) ?? null;
+    if (!found.row) found.missing = `There is no trajectory ${key} of run ${name} in this page.`;
+    else if (given.has("step")) found.step = clamp(Number(given.get("step")) - 1 || 0, found.row.length);
+  } else if (given.has("run")) found.in = given.get("run");
+  if (!found.view) found.view = given.has("trajectory") || given.has("run") ? "trajectories" : "overview";
   return found;
 }
 
@@ -64,11 +67,9 @@ function addressOf({ view, q, row, step, channel, numbers, ...rest }) {
 
 // Changes the state, the address and what is shown. Going somewhere makes a new entry in the history, typing does not.
 function go(change) {
-  if (change.trajectory === null) change = { ...change, row: null };
-  if (change.view === "trajectories" && state.view === "overview") change = { q: "", outcome: "", type: "", iteration: "", in: "", row: null, step: null, ...change };
-  if ("row" in change && change.row) change = { view: "trajectories", ...change };
+  if (change.view === "trajectories" && state.view === "overview") change = { ...NO_FILTER, row: null, step: null, ...change };
+  if (change.row) change = { view: "trajectories", ...change };
   const goesSomewhere = ["view", "row", "step"].some((name) => name in change && change[name] !== state[name]);
-  delete change.trajectory;
   state = { ...state, missing: null, ...change };
   history[goesSomewhere ? "pushState" : "replaceState"](null, "", addressOf(state));
   render();
@@ -125,7 +126,9 @@ async function applyFilter(filter) {
 }
 
 function fillFilters() {
-  const sorted = (values) => [...new Set(values)].filter((value) => value != null && value !== "").sort((a, b) => a - b || String(a).localeCompare(String(b)));
+  const sorted = (values) => [...new Set(values)]
+    .filter((value) => value != null && value !== "")
+    .sort((a, b) => a - b || String(a).localeCompare(String(b)));
   const choices = {
     outcome: [["", "any outcome"], ["solved", "solved"], ["failed", "not solved"]],
     type: [["", "all task types"], ...sorted(index.rows.map((row) => row.type)).map((type) => [type, type])],
@@ -171,7 +174,8 @@ function toggleHelp() {
   if (dialog.open) return dialog.close();
   dialog.replaceChildren(make("h2", { id: "help-title" }, "Keys"),
     make("dl.keys-help", {}, ...KEYS.map(([keys, meaning]) => make("div", {}, make("dt", {}, keys), make("dd", {}, meaning)))),
-    make("p.note", {}, "Search finds texts with all the words; \"quotes\" keep words together. A click on a curve shows the trajectories of that iteration. The address always links to what you see."),
+    make("p.note", {}, "Search finds texts with all the words; \"quotes\" keep words together. A click on a curve shows the "
+      + "trajectories of that iteration. The address always links to what you see."),
     make("form", { method: "dialog" }, make("button", {}, "Close")));
   dialog.showModal();
 }
@@ -182,7 +186,7 @@ function moveTrajectory(by) {
 }
 
 function moveStep(by) {
-  if (state.row?.length) go({ step: Math.max(0, Math.min(state.row.length - 1, state.step === null ? 0 : state.step + by)) });
+  if (state.row?.length) go({ step: clamp(state.step === null ? 0 : state.step + by, state.row.length) });
 }
 
 function wire() {

@@ -24,8 +24,9 @@ export function overview(index, show) {
 
 function problemNotice(problems) {
   const items = problems.slice(0, 200).map((problem) => make("li", {}, problem));
+  const what = problems.length > 1 ? "lines or files" : "line or file";
   return make("details.notice", { open: problems.length <= 5 },
-    make("summary", {}, `${problems.length} line${problems.length > 1 ? "s" : ""} or file${problems.length > 1 ? "s" : ""} could not be read; everything else is here`),
+    make("summary", {}, `${problems.length} ${what} could not be read; everything else is here`),
     make("ul", {}, ...items));
 }
 
@@ -80,7 +81,8 @@ function successTable(index, show) {
       return make("td", {}, found ? rateBar(found) : "–");
     }));
   });
-  const heads = columns.map(({ run, source }) => make("th", { scope: "col" }, ...(index.runs.length > 1 ? [run.name, make("br")] : []), make("small", {}, source)));
+  const heads = columns.map(({ run, source }) =>
+    make("th", { scope: "col" }, ...(index.runs.length > 1 ? [run.name, make("br")] : []), make("small", {}, source)));
   return make("section.panel", { "aria-label": "Success by task type" }, make("h2", {}, "Success by task type"),
     make("p.note", {}, "Estimate, its 95 % interval over tasks in percent, and the number of episodes."),
     make("div.scroll", { tabindex: 0, role: "region", "aria-label": "Success by task type, a table" },
@@ -122,7 +124,9 @@ function seriesOf(runs, key, colours, hidden) {
   return runs.filter((run) => !hidden.has(run)).map((run) => ({
     name: run.name,
     colour: colours.get(run),
-    points: run.metrics.filter((row) => typeof row[key] === "number" && typeof row.iteration === "number").map((row) => [row.iteration, row[key]]),
+    points: run.metrics
+      .filter((row) => typeof row[key] === "number" && typeof row.iteration === "number")
+      .map((row) => [row.iteration, row[key]]),
   })).filter((line) => line.points.length);
 }
 

@@ -6,9 +6,10 @@ import { appendText, buildNow, formatNumber, make, signed, textBlock, whenNear }
 import { CHANNELS, colourTokens, legend, tokenRow } from "./tokens.js";
 
 const STEPS_AT_ONCE = 60;
+const UNTRAINED = "No token here has an advantage: the trajectory comes from an evaluation, or its group was not trained.";
 
 export class TrajectoryView {
-  // `go` changes the page's state; `rows` are all rows, for the siblings.
+  // `go` changes the page's state.
   constructor(element, index, go) {
     Object.assign(this, { element, index, go, row: null, cards: [] });
   }
@@ -39,13 +40,13 @@ export class TrajectoryView {
     const hasTokens = body.steps.some((step) => step.tokens);
     this.toolbar = hasTokens ? make("div.toolbar") : null;
     this.element.replaceChildren(...[
-      make("button.back.link", { type: "button", onclick: () => this.go({ trajectory: null, step: null }) }, "← All trajectories"),
+      make("button.back.link", { type: "button", onclick: () => this.go({ row: null, step: null }) }, "← All trajectories"),
       make("header", {}, make("h2", {}, outcomeMark(row), appendText(make("span"), row.task, terms)), this.facts(row, run, body)),
       this.siblings(row),
       body.episode_skill ? skillNote("Episode skill", body.episode_skill, terms) : null,
       body.episode_summary ? appendText(make("p.note"), body.episode_summary, terms) : null,
       this.toolbar,
-      !hasTokens ? make("p.note", {}, "No token of this trajectory has an advantage: it was not trained (its group had one outcome only, or it comes from an evaluation).") : null,
+      hasTokens ? null : make("p.note", {}, UNTRAINED),
       steps,
     ].filter(Boolean));
     this.cards = body.steps.map((step, i) => this.card(step, i, terms));
@@ -72,7 +73,7 @@ export class TrajectoryView {
       ["return", row.return == null ? null : formatNumber(row.return)],
       ["environment", body.env_id],
       ["task id", row.task_id],
-      ...["seed", "trial"].map((name) => [name, body.metadata[name]]),
+      ...Object.entries(body.metadata),
     ];
     return make("dl.facts", {}, ...facts.filter(([, value]) => value != null && value !== "").map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))));
@@ -123,10 +124,13 @@ export class TrajectoryView {
     colourTokens(this.element, channel, this.scale());
     this.toolbar?.replaceChildren(
       make("div.switch", { role: "group", "aria-label": "Colour the tokens by" }, ...Object.entries(CHANNELS).map(([key, name]) =>
-        make("button", { type: "button", title: name, "aria-pressed": String(key === channel), "data-channel": key, onclick: () => this.go({ channel: key }) },
-          key[0].toUpperCase() + key.slice(1)))),
+        make("button", {
+          type: "button", title: name, "aria-pressed": String(key === channel), "data-channel": key, onclick: () => this.go({ channel: key }),
+        }, key[0].toUpperCase() + key.slice(1)))),
       legend(channel, this.scale()),
-      make("label", {}, make("input", { type: "checkbox", id: "numbers", checked: numbers, onchange: (event) => this.go({ numbers: event.target.checked }) }), "numbers"));
+      make("label", {}, make("input", {
+        type: "checkbox", id: "numbers", checked: numbers, onchange: (event) => this.go({ numbers: event.target.checked }),
+      }), "numbers"));
   }
 
   focusStep(step) {
