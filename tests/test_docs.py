@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from opid_gym.registration import WORLDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([\w.]+)\")?\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -99,3 +101,11 @@ def test_the_site_is_built_without_a_warning_and_asks_no_other_machine_for_anyth
         content = page.read_text(encoding="utf-8")
         assert not re.findall(loaded, content), page
         assert not re.findall(r"url\([\"']?(?:https?:)?//|@import", content), page
+
+
+def test_every_learner_and_environment_is_in_the_documentation() -> None:
+    learners = pytest.importorskip("opid_agents.learning.learner").LEARNERS
+    method = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    assert [name for name in learners if f"`{name}`" not in method] == []
+    worlds = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "worlds").glob("*.md"))
+    assert [world.id for world in WORLDS if world.id not in worlds] == []
