@@ -4,7 +4,8 @@
 `paper` with the published settings (OPID, arXiv 2606.26790), for which the corpus and the questions are given as
 ``world.arguments.corpus=`` and ``world.arguments.dataset=``.
 
-`small` and `paper` have not been run yet: what runs is tested with cut-down models.
+`tiny` takes most constants of the household recipe, is not tuned, and is tested cut down to seconds; `small` and
+`paper` have not been run.
 """
 
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World

@@ -3,7 +3,8 @@
 `tiny` is a model from scratch that imitates the shop's own expert and then learns from the score of what it bought;
 `small` and `paper` are for instruction-tuned models, `paper` with the published settings (OPID, arXiv 2606.26790).
 
-`small` and `paper` have not been run yet: what runs is tested with cut-down models.
+`tiny` takes most constants of the household recipe, is not tuned, and is tested cut down to seconds; `small` and
+`paper` have not been run.
 """
 
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
