@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Protocol
@@ -30,9 +32,9 @@ from throughput.webshop_stock import Reconstruction, Shown, StockCheckout
 
 PRODUCTS = 1000
 STEPS = 15
-BLOCKS = 20
-BLOCK = 20  # episodes
-OURS_WARM_UP = 100
+EPISODES = 400
+WARM_UP = 600
+STOCK_WARM_UP = 10
 NUM_ENVS = (1, 8, 32, 128)
 MAKE = {"split": "test", "max_episode_steps": 1000}
 
@@ -76,77 +78,66 @@ class Vector:
 
 
 def speed(arguments: Arguments) -> dict[str, Any]:
-    """Both sides in the same shop, on the same goals and actions, episode by episode in turn."""
+    """Both sides in the same shop, on the same goals and actions: ours first, then the original for as long as it may.
+
+    Not in turn: the original's Java has threads of its own, and its work would empty the processor's caches.
+    """
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         write_official_files(Catalogue.generated(PRODUCTS), data)
-        shops: dict[str, Shop] = {}
-        first_reset: dict[str, float] = {}
-        figures: dict[str, Any] = {"products": PRODUCTS}
-
-        def opened(name: str, make: Any) -> None:
-            first_reset[name], shops[name] = cpu_seconds(make)
-
-        Single(data_dir=data)  # builds the catalogue, once
-        opened("ours", lambda: _after_reset(Single(data_dir=data)))
-        opened("ours_vector", lambda: _after_reset(Vector(data_dir=data)))
-        planner = Single(data_dir=data)
-        for number in range(OURS_WARM_UP):  # products are read from disk when first shown; stock has read them all
-            for name in ("ours", "ours_vector"):
-                shops[name].reset(0)
-                for action in random_episode(planner, number, -1 - number):
-                    shops[name].step(action)
-        if arguments.against_stock:
-            if arguments.stock_dir is not None:
-                opened("stock", lambda: _after_reset(StockCheckout(arguments.stock_dir, data)))
-            else:
-                opened("stock", lambda: _after_reset(Reconstruction(planner.world)))
-            figures["against"] = shops["stock"].description  # type: ignore[attr-defined]
-        figures |= _compared(shops, first_reset, planner, arguments)
-    if arguments.against_stock:
-        figures |= ratios(figures)
-    return figures
-
-
-def _after_reset(shop: Any) -> Any:
-    shop.reset(0)
-    return shop
-
-
-def _compared(
-    shops: dict[str, Shop], first_reset: dict[str, float], planner: Single, arguments: Arguments
-) -> dict[str, Any]:
-    samples: dict[str, list[Sample]] = {name: [] for name in shops}
-    kinds: dict[str, dict[str, list[float]]] = {name: {} for name in shops}
-    identical = True
-    begin = time.monotonic()
-    # Each side plays several episodes on end: in between, the other's work would empty the processor's caches.
-    for block in track(range(BLOCKS), "speed", console=progress):
-        if block > 1 and arguments.against_stock and time.monotonic() - begin > arguments.seconds:
-            break
+        planner = Single(data_dir=data)  # builds the catalogue, once
         episodes = []
-        for number in range(block * BLOCK, (block + 1) * BLOCK):
+        for number in range(WARM_UP + EPISODES):
             goal = number % len(planner.world.task_ids)
             episodes.append((goal, random_episode(planner, goal, number)))
-        transcripts = []
-        for name, shop in shops.items():
-            played = [_play(shop, goal, actions) for goal, actions in episodes]
-            transcripts.append([transcript for _, _, transcript in played])
-            if block == 0:
-                continue  # for everybody to warm up
-            for (_, actions), (reset, costs, _) in zip(episodes, played, strict=True):
-                samples[name].append(Sample(first_reset[name], (reset,), sum(costs), len(costs)))
-                for action, cost in zip(actions, costs, strict=True):
-                    kind = "buy" if action == "click[buy now]" else action.partition("[")[0]
-                    kinds[name].setdefault(kind, []).append(cost)
-        identical &= all(transcript == transcripts[0] for transcript in transcripts)
-    figures: dict[str, Any] = {name: summary(visits) for name, visits in samples.items()}
-    for name, costs_of in kinds.items():
-        medians = {kind: round(median(costs) * 1e6, 1) for kind, costs in sorted(costs_of.items())}
-        figures[name]["by_action_us"] = medians
-    if not isinstance(shops.get("stock"), Reconstruction):
+        figures: dict[str, Any] = {"products": PRODUCTS}
+        transcripts = {}
+        for name, make in (("ours", Single), ("ours_vector", Vector)):
+            # Products are read from disk when they are first shown, where the original has read them all.
+            figures[name], transcripts[name] = _played(partial(make, data_dir=data), episodes, WARM_UP, None)
+        identical = transcripts["ours"] == transcripts["ours_vector"]
+        if arguments.against_stock:
+            original: Callable[[], Reconstruction | StockCheckout] = partial(Reconstruction, planner.world)
+            if arguments.stock_dir is not None:
+                original = partial(StockCheckout, arguments.stock_dir, data)
+            figures["stock"], shown = _played(original, episodes[WARM_UP:], STOCK_WARM_UP, arguments.seconds)
+            figures["against"] = figures["stock"].pop("description")
+            figures |= ratios(figures)
+            identical &= shown == transcripts["ours"][WARM_UP : WARM_UP + len(shown)]
         figures["identical_transcripts"] = identical
     return figures
+
+
+def _played(
+    make: Callable[[], Any], episodes: list[tuple[int, list[str]]], warm_up: int, seconds: float | None
+) -> tuple[dict[str, Any], list[list[Shown]]]:
+    """Figures of one side, from what comes after the warm-up, and everything it showed."""
+
+    def first_reset() -> Any:
+        shop = make()
+        shop.reset(0)
+        return shop
+
+    first, shop = cpu_seconds(first_reset)
+    begin = time.monotonic()
+    samples: list[Sample] = []
+    by_action: dict[str, list[float]] = {}
+    transcripts = []
+    for number, (goal, actions) in enumerate(track(episodes, type(shop).__name__, console=progress)):
+        if samples and seconds is not None and time.monotonic() - begin > seconds:
+            break
+        reset, costs, transcript = _play(shop, goal, actions)
+        transcripts.append(transcript)
+        if number >= warm_up:
+            samples.append(Sample(first, (reset,), sum(costs), len(costs)))
+            for action, cost in zip(actions, costs, strict=True):
+                kind = "buy" if action == "click[buy now]" else action.partition("[")[0]
+                by_action.setdefault(kind, []).append(cost)
+    medians = {kind: round(median(costs) * 1e6, 1) for kind, costs in sorted(by_action.items())}
+    figures = {**summary(samples), "by_action_us": medians}
+    if not isinstance(shop, (Single, Vector)):
+        figures["description"] = shop.description
+    return figures, transcripts
 
 
 def _play(shop: Shop, goal: int, actions: list[str]) -> tuple[float, list[float], list[Shown]]:

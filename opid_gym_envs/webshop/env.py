@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
@@ -87,6 +88,7 @@ class WebShop(World):
         self.task_ids: TaskIds = TaskIds(self.goals, self.goals.split(split or "train"))
         self.shelves: Shelves = self.catalogue if search == "native" else _SearchedByLucene(self.catalogue)
         self._show = OBSERVATION_MODES[observation_mode]
+        self._nouns = lru_cache(maxsize=4096)(self._title_nouns)
         self._given: dict[str, Goal] = {}
         self._visits: dict[int, Visit] = {}
 
@@ -142,7 +144,7 @@ class WebShop(World):
     def _goal(self, task_id: str) -> Goal:
         return self._given.get(task_id) or self.task_ids.goal(task_id)
 
-    def _nouns(self, asin: str, title: str) -> tuple[str, ...]:
+    def _title_nouns(self, asin: str, title: str) -> tuple[str, ...]:
         known = None
         if asin in self.catalogue and self.catalogue.product(asin).title == title:
             known = self.catalogue.title_nouns(asin)
@@ -155,7 +157,7 @@ class WebShop(World):
 
 def make_turn(visit: Visit, kind: PageKind, observation: str, clickables: Sequence[str]) -> Turn:
     """What a shopper is told who sees this."""
-    actions = tuple([f"click[{text}]" for text in clickables])
+    actions = click_actions(tuple(clickables))
     extras: dict[str, Any] = {"page": kind.value}
     if visit.score is None:
         if kind is PageKind.SEARCH:
@@ -163,6 +165,12 @@ def make_turn(visit: Visit, kind: PageKind, observation: str, clickables: Sequen
         return Turn(observation, 0.0, False, False, actions, _anchor(observation, visit.session.chosen), extras)
     won = visit.score.reward == 1.0
     return Turn(observation, visit.score.reward, True, won, actions, None, extras | visit.score.parts)
+
+
+@lru_cache(maxsize=4096)
+def click_actions(clickables: tuple[str, ...]) -> tuple[str, ...]:
+    """The actions that click on these."""
+    return tuple([f"click[{text}]" for text in clickables])
 
 
 class Visit:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Literal
 
@@ -27,6 +27,7 @@ DETAILS = ("Description", "Features", "Reviews", "Attributes")
 
 RATING = "N.A."
 SEPARATOR = " [SEP] "
+_KEPT_TEXTS = 4096
 _ASCII_SPACE = " \n\t\f\r"
 
 
@@ -90,7 +91,7 @@ class Page:
         if self.kind is PageKind.RESULTS:
             return buttons + tuple([product.asin.lower() for product in self.products])
         if self.kind is PageKind.ITEM:
-            return tuple(dict.fromkeys(chain(buttons, *self.product.options.values())))
+            return _item_clickables(self.product)
         return buttons
 
 
@@ -105,6 +106,11 @@ _LATER_RESULTS_BUTTONS = (BACK_TO_SEARCH, PREVIOUS, NEXT)
 _LOWERED = {texts: tuple(text.lower() for text in texts) for texts in (*_BUTTONS.values(), _LATER_RESULTS_BUTTONS)}
 
 
+@lru_cache(maxsize=_KEPT_TEXTS)
+def _item_clickables(product: Product) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(chain(_LOWERED[_BUTTONS[PageKind.ITEM]], *product.options.values())))
+
+
 # --------------------------------------------------------------------------------------------- stock's text modes
 
 Piece = tuple[Literal["text", "button", "link", "option"], str]
@@ -113,7 +119,15 @@ Piece = tuple[Literal["text", "button", "link", "option"], str]
 
 def as_text(page: Page) -> str:
     """The page as stock's observation mode ``text`` prints it: everything visible, one separator between pieces."""
+    if page.kind is PageKind.ITEM:
+        head = ("Instruction:", page.instruction, BACK_TO_SEARCH, PREVIOUS)
+        return f"{join_texts(head)}{SEPARATOR}{_item_text(page.product)}"
     return join_texts([text for _, text in _CONTENT[page.kind](page)])
+
+
+@lru_cache(maxsize=_KEPT_TEXTS)
+def _item_text(product: Product) -> str:
+    return join_texts([text for _, text in _item_pieces(product)])
 
 
 def join_texts(texts: Iterable[str]) -> str:
@@ -176,9 +190,11 @@ def _results(page: Page) -> list[Piece]:
 
 
 def _item(page: Page) -> list[Piece]:
-    product = page.product
-    pieces = _head(page)
-    pieces.append(("button", PREVIOUS))
+    return [*_head(page), ("button", PREVIOUS), *_item_pieces(page.product)]
+
+
+def _item_pieces(product: Product) -> list[Piece]:
+    pieces: list[Piece] = []
     for name, values in product.options.items():
         pieces.append(("text", name))
         pieces += [("option", value) for value in values]
@@ -187,7 +203,7 @@ def _item(page: Page) -> list[Piece]:
         ("text", f"Price: {product.price_tag}"),
         ("text", f"Rating: {RATING}"),
     )
-    pieces += [("button", button) for button in page.buttons[2:]]
+    pieces += [("button", button) for button in _BUTTONS[PageKind.ITEM][2:]]
     return pieces
 
 

@@ -63,6 +63,9 @@ class Product:
     price_tag: str
     image: str = ""
 
+    def __hash__(self) -> int:
+        return hash(self.asin)
+
     @property
     def search_text(self) -> str:
         """What search finds the product by: title, description, first bullet point and options, lower-cased."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rapidfuzz.fuzz import token_set_ratio
 from rapidfuzz.utils import default_process
@@ -128,6 +129,7 @@ def _options_fulfilled(chosen: Iterable[str], wanted: Sequence[str | tuple[str, 
     return sum(any(similar(value, wish) for value in bought) for wish in map(color_or_text, wanted))
 
 
+@lru_cache(maxsize=1 << 14)
 def color_or_text(option: str | tuple[str, str]) -> str | tuple[str, str]:
     """The first of `COLORS` in an option, or the option itself.
 
@@ -149,5 +151,6 @@ def similar(first: str | tuple[str, str], second: str | tuple[str, str]) -> bool
     return round(token_set_ratio(_plain(first), _plain(second))) > SIMILAR
 
 
+@lru_cache(maxsize=1 << 14)
 def _plain(text: str | tuple[str, str]) -> str:
     return default_process(str(text).translate(_LATIN))

@@ -163,20 +163,13 @@ class Session:
         # Stock lists the button of the search bar among what can be clicked, and then ignores the click.
         if text == _SEARCH or text not in self.page().clickables:
             return False
-        place = self._place()
         self._page = None
         if text == _BUY:
             self._buy()
         elif text == _BACK_TO_SEARCH:
             self._open_search()
-        elif text == _NEXT and place == "search_results":
-            self._open_results(self.query or "", self.number + 1)
-        elif text == _PREVIOUS and place == "search_results":
-            self._open_results(self.query or "", self.number - 1)
-        elif text == _PREVIOUS and place == "item_page":
-            self._open_results(self.query or "", self.number)
-        elif text == _PREVIOUS:
-            self.kind, self.detail = PageKind.ITEM, ""
+        elif text == _PREVIOUS or (text == _NEXT and self._place() == "search_results"):
+            self._turn_page(text)
         elif text in _DETAILS:
             self.kind, self.detail = PageKind.DETAIL, _DETAILS[text]
         elif self.kind is PageKind.RESULTS:
@@ -238,6 +231,15 @@ class Session:
         # The same value under two names: stock finds the last.
         name = [name for name, values in self._product().options.items() if value in values][-1]
         self.chosen = {**self.chosen, name: value}
+
+    def _turn_page(self, text: str) -> None:
+        place, query = self._place(), self.query or ""
+        if place == "search_results":
+            self._open_results(query, self.number + (1 if text == _NEXT else -1))
+        elif place == "item_page":
+            self._open_results(query, self.number)
+        else:
+            self.kind, self.detail = PageKind.ITEM, ""
 
     def _buy(self) -> None:
         self.kind = PageKind.DONE

@@ -256,10 +256,8 @@ class Index:
 
     def _all_scores(self, terms: list[tuple[int, np.float32]]) -> tuple[Postings, Scores]:
         """Every document with a term, and its score."""
-        sums = np.zeros(self._size)
-        for number, weight in terms:
-            docs, scores = self._kept_scores(number, weight)
-            sums[docs] += scores
+        docs, scores = zip(*[self._kept_scores(number, weight) for number, weight in terms], strict=True)
+        sums = np.bincount(np.concatenate(docs), weights=np.concatenate(scores), minlength=self._size)
         found = sums.nonzero()[0]
         return found.astype(np.int32), sums[found]
 
