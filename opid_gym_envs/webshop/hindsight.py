@@ -52,9 +52,9 @@ def hindsight(trajectory: Trajectory) -> list[StepProgress]:
                 chosen.add(argument)
         elif _is_results(after):
             chosen.clear()
-            if bought in after:
+            if bought and bought in after:
                 reached.append("found the product")
-        elif _is_item(after) and argument == bought.lower():
+        elif bought and _is_item(after) and argument == bought.lower():
             reached.append("opened the product")
         if chosen & wanted and ("opened the product" in known):
             reached.append("chose an option")

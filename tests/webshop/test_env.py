@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 
 import opid_gym
+from opid_gym_envs.webshop import Catalogue
 from tests.webshop.stock_data import FOLDER, stock_episodes, stock_goals
 
 gym.register_envs(opid_gym)
@@ -70,3 +77,128 @@ def test_goals_are_those_of_stock_seeded_first(human: bool) -> None:
             theirs["price_upper"],
             theirs["weight"],
         )
+
+
+def test_generated_goals_are_the_default_and_the_same_in_every_process() -> None:
+    code = (
+        "import gymnasium as gym, opid_gym\n"
+        "env = gym.make('opid/WebShop-v0', split='eval', seed=4, num_products=300)\n"
+        "print([(o, sorted(i.items())) for o, i in (env.reset() for _ in range(5))])\n"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+
+
+def test_splits_are_stocks_where_there_are_enough_goals_and_always_disjoint() -> None:
+    large, small = (gym.make("opid/WebShop-v0", num_products=count).unwrapped.world.goals for count in (1000, 50))  # type: ignore[attr-defined]
+    assert (large.split("test"), large.split("eval")) == (range(500), range(500, 1500))
+    assert large.split("train") == range(1500, len(large))
+    numbers = [number for name in ("test", "eval", "train") for number in small.split(name)]
+    assert numbers == list(range(len(small)))
+    with pytest.raises(KeyError, match=r"no task 'synthetic-0-.*' in this split"):
+        gym.make("opid/WebShop-v0").reset(options={"task_id": f"synthetic-0-{large.asin(0)}"})
+
+
+def test_nothing_tells_of_the_score_before_the_end() -> None:
+    env = gym.make("opid/WebShop-v0")
+    _, info = env.reset(seed=1)
+    infos = [info]
+    while "episode" not in info:
+        info = env.step(env.unwrapped.expert_action())[4]  # type: ignore[attr-defined]
+        infos.append(info)
+    contract = {"page", "task", "task_id", "task_type", "admissible_actions", "anchor", "won"}
+    assert all(set(info) == contract for info in infos[:-1])
+    assert {"r_type", "r_att", "r_price", "w_att", "w_price", "query_match", "category_match", "title_score"} <= set(
+        infos[-1]
+    )
+
+
+def test_the_anchor_tells_chosen_options_apart_where_text_mode_does_not() -> None:
+    env = gym.make("opid/WebShop-v0", data_dir=FOLDER)
+    env.reset()
+    env.step("search[title with bold and quotes]")
+    before, *_, info_before = env.step("click[b0nasty001]")
+    after, *_, info_after = env.step("click[small]")
+    assert before == after
+    assert info_before["anchor"] == before
+    assert info_after["anchor"] == f"{before} [SEP] size: small"
+
+
+def test_prices_decide_what_is_affordable_and_can_come_from_a_file(tmp_path: Path) -> None:
+    cheap = {product.asin: 1.0 for product in Catalogue.load(FOLDER)}
+    (tmp_path / "prices.json").write_text(json.dumps(cheap))
+    dear = dict.fromkeys(cheap, 2_000_000.0)
+    goal = {**stock_goals(True)["goals"][0], "price_upper": 30.0}
+    for prices, affordable in ((cheap, True), (tmp_path / "prices.json", True), (dear, False)):
+        envs = gym.make_vec("opid/WebShop-v0", num_envs=2, data_dir=FOLDER, prices=prices)
+        envs.reset(options={"goals": [goal, goal]})
+        over = np.zeros(2, dtype=bool)
+        while not over.any():
+            _, _, over, _, infos = envs.step(envs.unwrapped.expert_actions())  # type: ignore[attr-defined]
+        assert infos["r_price"].tolist() == [affordable] * 2
+
+
+def test_lucene_plays_the_same_shop() -> None:
+    pytest.importorskip("pyserini", reason="search='lucene' needs pyserini")
+    native, lucene = (gym.make("opid/WebShop-v0", num_products=100, search=search) for search in ("native", "lucene"))
+    words = native.reset(seed=0)[1]["task"]
+    assert lucene.reset(seed=0)[1]["task"] == words
+    for action in (f"search[{words}]", "click[next >]", f"search[{'many different words ' * 400}]"):
+        assert native.step(action)[0] == lucene.step(action)[0]
+    assert "Total results: 0" in lucene.step("search[" + " ".join(map(str, range(2000))) + "]")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"goals": "real"}, r"goals must be one of \('synthetic', 'human'\), got 'real'"),
+        ({"goals": "human"}, r"goals='human' needs a data_dir with items_human_ins.json"),
+        ({"split": "valid"}, r"split must be one of \('train', 'eval', 'test'\), got 'valid'"),
+        ({"observation_mode": "html"}, r"observation_mode must be one of \('text', 'text_rich'\), got 'html'"),
+        ({"search": "google"}, r"search must be one of \('native', 'lucene'\), got 'google'"),
+        ({"num_products": 0}, "count must be 1 or more, got 0"),
+        ({"num_products": 10, "data_dir": FOLDER}, "give one"),
+        ({"prices": {"B0": "cheap"}}, "prices: the price of 'B0' must be a number, got 'cheap'"),
+        ({"prices": {"B0": True}}, "must be a number, got True"),
+    ],
+)
+def test_bad_arguments_name_what_is_allowed(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gym.make("opid/WebShop-v0", **arguments)
+
+
+def test_a_price_file_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    for text, message in (("{", "is not JSON"), ("[1]", "must hold a JSON object"), ('{"B0": null}', "got None")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=f"prices.json.*{message}"):
+            gym.make("opid/WebShop-v0", prices=path)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
+        gym.make("opid/WebShop-v0", prices="nowhere.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"asin": 5}, r"goal\['asin'\] must be text, got 5"),
+        ({"instruction_text": None}, r"goal\['instruction_text'\] must be text, got None"),
+        ({"attributes": []}, r"goal\['attributes'\] must be a list of at least one text, got \[\]"),
+        ({"goal_options": "red"}, r"goal\['goal_options'\] must be .*, got 'red'"),
+        ({"price_upper": 0}, r"goal\['price_upper'\] must be a number above 0, got 0"),
+    ],
+)
+def test_a_goal_that_cannot_be_played_is_explained(change: dict[str, Any], message: str) -> None:
+    env = gym.make("opid/WebShop-v0", data_dir=FOLDER)
+    with pytest.raises(ValueError, match=message):
+        env.reset(options={"goal": {**stock_goals(True)["goals"][0], **change}})
+    with pytest.raises(ValueError, match="a goal must be a mapping of stock's shape, got list"):
+        env.reset(options={"goal": []})
