@@ -88,10 +88,47 @@ def train_command(
             on_steps=advance,
             on_evaluation=show,
         )
-    rows = [json.loads(line) for line in (out / CURVE_FILE).read_text(encoding="utf-8").splitlines()]
-    curve = [(row["steps"], row["success"]) for row in rows]
-    save(learning_curves({algo: [curve]}, x_label="environment steps", title=world.label), out / "curve")
+    rows = _rows(out / CURVE_FILE)
+    save(learning_curves({algo: [_curve(rows)]}, x_label="environment steps", title=world.label), out / "curve")
     if as_json:
         print(json.dumps({"out": str(out), "curve": rows}))
         return
     console.print(f"{algo}: success {result.success}. Play with it: opid-gym bench --agent sb3:{out} ...")
+
+
+@sb3.command("curves")
+def curves_command(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of trained agents.")],
+    out: Annotated[Path, typer.Option(help="Write OUT.png and OUT.svg.")],
+    title: Annotated[str, typer.Option(help="Over the picture.")] = "",
+) -> None:
+    """Draw learning curves; agents that differ in nothing but their seed are one curve with an interval."""
+    from opid_agents.sb3 import CURVE_FILE, SB3Settings
+    from opid_gym.bench.figures import learning_curves, save
+
+    alike: list[tuple[SB3Settings, list[Path]]] = []
+    for folder in folders:
+        settings = replace(SB3Settings.load(folder), seed=0)
+        for known, paths in alike:
+            if known == settings:
+                paths.append(folder)
+                break
+        else:
+            alike.append((settings, [folder]))
+    names = [settings.algo for settings, _ in alike]
+    labelled = {
+        settings.algo if names.count(settings.algo) == 1 else f"{settings.algo}, {paths[0]}": [
+            _curve(_rows(path / CURVE_FILE)) for path in paths
+        ]
+        for settings, paths in alike
+    }
+    save(learning_curves(labelled, x_label="environment steps", title=title), out)
+    talk.print(f"{out}.png, {out}.svg")
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _curve(rows: list[dict[str, float]]) -> list[tuple[float, float]]:
+    return [(row["steps"], row["success"]) for row in rows]

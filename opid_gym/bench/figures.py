@@ -71,6 +71,7 @@ def learning_curves(
     """
     figure = _figure(figsize=(6, 3.4))
     axes = figure.subplots()
+    highest = 0.0
     for number, (label, runs) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
         points = [dict(run) for run in runs]
@@ -81,7 +82,8 @@ def learning_curves(
         if len(runs) > 1:
             lows, highs = ([100 * getattr(i, end) for i in intervals] for end in ("low", "high"))
             axes.fill_between(xs, lows, highs, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, 103), title=title)
+        highest = max([highest, *(100 * interval.high for interval in intervals)])
+    axes.set(xlabel=x_label, ylabel=y_label, ylim=(0, min(103, 1.2 * highest + 5)), title=title)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

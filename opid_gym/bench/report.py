@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opid_gym.bench.results import EpisodeResult
-from opid_gym.bench.statistics import Comparison, compare, holm, mean_interval, success_rate
+from opid_gym.bench.statistics import Comparison, compare, compare_returns, holm, mean_interval, success_rate
 from opid_gym.evaluation import Interval
 
 ALL = "all"
@@ -52,13 +52,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two agents compared on the tasks both have played; `adjusted` is Holm's p-value over the environment's pairs."""
+    """Two agents compared on the tasks both have played.
+
+    Attributes:
+        env, first, second: labels.
+        comparison: of their success.
+        adjusted: its p-value, by Holm over the environment's pairs.
+        returns: difference of the mean returns, the second's less the first's.
+        returns_adjusted: its p-value, by Holm likewise.
+    """
 
     env: str
     first: str
     second: str
     comparison: Comparison
     adjusted: float
+    returns: Interval
+    returns_adjusted: float
 
 
 def leaderboard(results: Iterable[EpisodeResult], *, by_task_type: bool = False) -> list[Row]:
@@ -114,14 +124,24 @@ def comparisons(results: Iterable[EpisodeResult]) -> list[Pair]:
     pairs = []
     for env, agents in sorted(outcomes.items()):
         solved = {agent: _by_task(group, lambda r: r.success) for agent, group in sorted(agents.items())}
+        earned = {agent: _by_task(group, lambda r: r.episode_return) for agent, group in agents.items()}
         made = []
         for first, second in combinations(solved, 2):
             tasks = [task for task in solved[first] if task in solved[second]]
             if tasks:
-                sides = [[solved[agent][task] for task in tasks] for agent in (first, second)]
-                made.append((first, second, compare(*sides)))
-        adjusted = holm([comparison.p_value for *_, comparison in made])
-        pairs += [Pair(env, *pair, p_value) for pair, p_value in zip(made, adjusted, strict=True)]
+                success, returns = (
+                    [[by_agent[agent][task] for task in tasks] for agent in (first, second)]
+                    for by_agent in (solved, earned)
+                )
+                made.append((first, second, compare(*success), *compare_returns(*returns)))
+        adjusted = holm([comparison.p_value for _, _, comparison, _, _ in made])
+        returns_adjusted = holm([p_value for *_, p_value in made])
+        pairs += [
+            Pair(env, first, second, comparison, p_success, difference, p_returns)
+            for (first, second, comparison, difference, _), p_success, p_returns in zip(
+                made, adjusted, returns_adjusted, strict=True
+            )
+        ]
     return pairs
 
 
@@ -148,9 +168,19 @@ def to_markdown(rows: Sequence[Row], pairs: Sequence[Pair], notes: Sequence[str]
             )
         paired = [pair for pair in pairs if pair.env == env]
         if paired:
-            parts += ["", "Paired by task (difference: the second agent's success less the first's):", ""]
+            parts += ["", "Paired by task, the second agent less the first (difference: of success, in points):", ""]
             parts += _markdown_table(
-                ["first", "second", "difference", "95 % interval", "Cohen's h", "p (Holm)", "test", "tasks"],
+                [
+                    "first",
+                    "second",
+                    "difference",
+                    "95 % interval",
+                    "Cohen's h",
+                    "p (Holm)",
+                    "test",
+                    "return",
+                    "p (Holm)",
+                ],
                 [_pair_cells(pair) for pair in paired],
             )
     return "\n".join(parts) + "\n"
@@ -183,10 +213,15 @@ def _pair_cells(pair: Pair) -> list[str]:
         f"{100 * difference.estimate:+.1f}",
         f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}",
         f"{pair.comparison.effect:+.2f}",
-        "< 0.001" if pair.adjusted < 0.001 else f"{pair.adjusted:.3f}",
+        _p_value(pair.adjusted),
         pair.comparison.test,
-        str(pair.comparison.tasks),
+        f"{pair.returns.estimate:+.3f} ({pair.returns.low:+.3f} to {pair.returns.high:+.3f})",
+        _p_value(pair.returns_adjusted),
     ]
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -215,7 +250,19 @@ def write_pairs_csv(path: Path, pairs: Sequence[Pair]) -> None:
     """One line a comparison, numbers in full."""
     _write_csv(
         path,
-        ["env", "first", "second", *_interval_header("difference"), "cohens_h", "p_value", "p_holm", "test", "tasks"],
+        [
+            "env",
+            "first",
+            "second",
+            *_interval_header("difference"),
+            "cohens_h",
+            "p_value",
+            "p_holm",
+            "test",
+            "tasks",
+            *_interval_header("return_difference"),
+            "return_p_holm",
+        ],
         (
             [
                 pair.env,
@@ -227,6 +274,8 @@ def write_pairs_csv(path: Path, pairs: Sequence[Pair]) -> None:
                 pair.adjusted,
                 pair.comparison.test,
                 pair.comparison.tasks,
+                *_interval(pair.returns),
+                pair.returns_adjusted,
             ]
             for pair in pairs
         ),

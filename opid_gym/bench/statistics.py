@@ -89,10 +89,7 @@ def compare(first: Outcomes, second: Outcomes, *, seed: int = 0) -> Comparison:
     Raises:
         ValueError: not the same number of tasks, or none.
     """
-    if len(first) != len(second):
-        raise ValueError(f"compare needs the same tasks on both sides, got {len(first)} and {len(second)}")
-    before, after = task_means(first), task_means(second)
-    differences = after - before
+    differences = _differences(first, second)
     if set(differences.tolist()) <= {-1.0, 0.0, 1.0}:
         test, p_value = "McNemar exact", mcnemar(int((differences > 0).sum()), int((differences < 0).sum()))
     else:
@@ -101,9 +98,21 @@ def compare(first: Outcomes, second: Outcomes, *, seed: int = 0) -> Comparison:
         paired_interval(differences.tolist()),
         p_value,
         test,
-        cohens_h(float(before.mean()), float(after.mean())),
+        cohens_h(float(task_means(first).mean()), float(task_means(second).mean())),
         len(differences),
     )
+
+
+def compare_returns(first: Outcomes, second: Outcomes, *, seed: int = 0) -> tuple[Interval, float]:
+    """Difference of the mean returns of two agents on the same tasks (the second's less the first's), and its p-value.
+
+    The interval is the percentile bootstrap's over tasks, the test the sign-flip permutation test.
+
+    Raises:
+        ValueError: not the same number of tasks, or none.
+    """
+    differences = _differences(first, second)
+    return mean_interval(differences[:, None].tolist(), seed=seed), sign_flip(differences, seed=seed)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -177,6 +186,13 @@ def task_means(outcomes: Outcomes) -> NDArray[np.float64]:
     if not outcomes or not all(len(trials) for trials in outcomes):
         raise ValueError("statistics need at least one task, and an episode of each task")
     return np.array([sum(trials) / len(trials) for trials in outcomes], dtype=np.float64)
+
+
+def _differences(first: Outcomes, second: Outcomes) -> NDArray[np.float64]:
+    """Each task's mean on the second side less that on the first, ``[tasks]``."""
+    if len(first) != len(second):
+        raise ValueError(f"comparing needs the same tasks on both sides, got {len(first)} and {len(second)}")
+    return task_means(second) - task_means(first)
 
 
 def _bootstrap_means(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,14 @@ def test_the_command_trains_and_the_harness_plays(tmp_path: Path) -> None:
     played = run("bench", "--agent", f"sb3:{tmp_path / 'ppo'}", "--env", env, "--out", str(tmp_path / "b"), "--json")
     assert played.returncode == 0, played.stderr
     assert json.loads(played.stdout)["played"] == 2
+    for seed in ("1", "2"):  # the same but for the seed: one curve
+        shutil.copytree(tmp_path / "ppo", tmp_path / f"ppo{seed}")
+        settings_file = tmp_path / f"ppo{seed}" / "sb3_agent.json"
+        settings_file.write_text(settings_file.read_text().replace('"seed": 0', f'"seed": {seed}'))
+    folders = [str(tmp_path / name) for name in ("ppo", "ppo1", "ppo2")]
+    drawn = run("sb3", "curves", *folders, "--out", str(tmp_path / "curves"))
+    assert drawn.returncode == 0, drawn.stderr
+    assert "ppo (3 seeds)" in (tmp_path / "curves.svg").read_text()
     wrong = run("sb3", "train", "--algo", "sarsa")
     assert wrong.returncode == 2
     assert "algo must be one of" in wrong.stderr

@@ -66,6 +66,9 @@ def test_pairs_are_compared_on_common_tasks_and_adjusted_within_an_environment()
     assert [(p.first, p.second, p.comparison.tasks) for p in found] == [("a", "b", 10), ("a", "c", 12), ("b", "c", 10)]
     assert [p.comparison.p_value for p in found] == pytest.approx([2 * 0.5**10, 2 * 0.5**12, 1.0])
     assert [p.adjusted for p in found] == pytest.approx([4 * 0.5**10, 6 * 0.5**12, 1.0])
+    # Returns are 0 or 1 here, so both say the same; the permutations of 12 and 10 signs are all tried.
+    assert [p.returns.estimate for p in found] == [p.comparison.difference.estimate for p in found]
+    assert [p.returns_adjusted for p in found] == pytest.approx([p.adjusted for p in found])
 
 
 def test_the_page_and_the_tables_say_the_same(tmp_path: Path) -> None:

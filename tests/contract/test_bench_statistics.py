@@ -11,6 +11,7 @@ import pytest
 from opid_gym.bench.statistics import (
     cohens_h,
     compare,
+    compare_returns,
     holm,
     mcnemar,
     mean_interval,
@@ -113,6 +114,20 @@ def test_with_several_seeds_the_tasks_are_what_is_paired() -> None:
     assert 0.2 < result.difference.low < result.difference.estimate < result.difference.high < 0.6
     # Two deterministic agents: seeds add nothing.
     assert compare([t * 5 for t in ones(4, 10)], [t * 5 for t in ones(7, 10)]) == compare(ones(4, 10), ones(7, 10))
+
+
+def test_returns_are_compared_by_task_too() -> None:
+    rng = np.random.default_rng(4)
+    first = rng.random((50, 2))
+    second = first + rng.normal(0.2, 0.3, size=(50, 2))
+    difference, p_value = compare_returns(first.tolist(), second.tolist())
+    assert difference.estimate == pytest.approx((second - first).mean())
+    half = 1.96 * (second - first).mean(axis=1).std() / math.sqrt(50)
+    assert (difference.low, difference.high) == pytest.approx(
+        (difference.estimate - half, difference.estimate + half), abs=0.015
+    )
+    assert p_value < 0.001
+    assert compare_returns(first.tolist(), first.tolist())[1] == 1.0
 
 
 def test_the_test_rarely_finds_what_is_not_there() -> None:
