@@ -75,8 +75,8 @@ def help_of(*words: str) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_command_and_option_of_ours_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
-    for line in re.findall(r"(?:^|`|#\s)opid-gym ((?:serve )?\w+[^`\n#]*)", text, re.MULTILINE):
-        command = line.split()[:2] if line.startswith("serve ") else line.split()[:1]
+    for line in re.findall(r"(?:^|`|#\s)opid-gym ((?:serve |sb3 )?\w+[^`\n#]*)", text, re.MULTILINE):
+        command = line.split()[:2] if line.startswith(("serve ", "sb3 ")) else line.split()[:1]
         known = help_of(*command)
         assert known, f"no command: opid-gym {line}"
         for option in re.findall(r"(?<!\S)--[\w-]+", line):
