@@ -9,7 +9,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from opid_gym_envs.webshop import Catalogue
 from opid_gym_envs.webshop.env import SEARCH_ACTION, WebShop
@@ -124,12 +123,14 @@ class Reconstruction:
     """
 
     def __init__(self, world: WebShop) -> None:
-        import jinja2
+        import flask
         from bs4 import BeautifulSoup
 
         self._world = world
         self._nlp = _whole_model()
-        self._jinja = jinja2.Environment(autoescape=True)
+        self._app = flask.Flask(__name__)
+        self._app.add_url_rule("/<path>/<session>/<query>/<number>/<chosen>", "page", lambda **parts: "")
+        self._flask = flask
         self._parse = lambda html: BeautifulSoup(html, "html.parser")
         try:
             from opid_gym_envs.webshop.search.lucene import LuceneSearch
@@ -160,8 +161,14 @@ class Reconstruction:
         return self._shown()
 
     def _rendered(self, page: Page) -> str:
-        address = lambda path: f"/{path}/session/{quote(page.query)}/{page.number}"  # noqa: E731
-        return self._jinja.from_string(_TEMPLATES[page.kind]).render(page=page, address=address)
+        query = page.query.split(" ")
+
+        def address(path: str, chosen: Any = "-") -> str:
+            parts = {"path": path, "session": "session", "query": query, "number": page.number, "chosen": chosen}
+            return self._flask.url_for("page", **parts)
+
+        with self._app.app_context(), self._app.test_request_context():
+            return self._flask.render_template_string(_TEMPLATES[page.kind], page=page, address=address)
 
     def _shown(self) -> Shown:
         texts = self._parse(self._html).find_all(string=True)
@@ -181,9 +188,9 @@ class Reconstruction:
 _HEAD = """<!DOCTYPE html>
 <html>
   <head>
-    <link rel="stylesheet" href="{{ address('static/shop.css') }}">
-    <link rel="stylesheet" href="{{ address('static/grid.css') }}">
-    <script src="{{ address('static/shop.js') }}"></script>
+    <link rel="stylesheet" href="{{ address('shop.css') }}">
+    <link rel="stylesheet" href="{{ address('grid.css') }}">
+    <script src="{{ address('shop.js') }}"></script>
     <title>Shop</title>
   </head>
   <body>
@@ -224,7 +231,7 @@ _TEMPLATES = {
         <div class="column">
           <ul class="list">
             <div class="media">
-              {% set item = address('item/' + product.asin) %}
+              {% set item = address(product.asin) %}
               <h4 class="product-asin"><a class="link" href="{{ item }}">{{ product.asin }}</a></h4>
               <h4 class="product-title">{{ product.title }}</h4>
               <div class="row"><h5 class="product-price">{{ product.price_tag }}</h5></div>
@@ -245,7 +252,7 @@ _TEMPLATES = {
           {% for value in values %}
           {% set chosen = page.chosen.copy() %}
           {% set _ = chosen.update({name: value}) %}
-          {% set place = address('item/' + page.product.asin + '/' + chosen | tojson) %}
+          {% set place = address(page.product.asin, chosen) %}
           <input type="radio" id="{{ name }}{{ loop.index0 }}" name="{{ name }}" value="{{ value }}" data="{{ place }}">
           <label for="{{ name }}{{ loop.index0 }}">{{ value }}</label>
           {% endfor %}
