@@ -82,7 +82,7 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     assert browser.get_log("browser") == []  # no error, and nothing that the page's policy had to stop
 
 
-def wait(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+def wait(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "it never happened"
