@@ -24,6 +24,7 @@ from rich.table import Table
 
 import opid_gym
 from opid_gym.agent import Decision
+from opid_gym.bench.harness import choose_tasks
 from opid_gym.evaluation import Evaluation, evaluate
 from opid_gym.registration import WORLDS, make_envs
 from opid_gym.roster import explain_missing, make_agent, parse_options
@@ -132,7 +133,12 @@ def eval_command(
     agent: AgentOption,
     env: EnvOption = DEFAULT_ENV,
     split: SplitOption = None,
-    episodes: Annotated[int | None, typer.Option(help="Only the first N tasks; all if not given.", min=1)] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(
+            help="So many tasks, the same random sample as in `bench`, whatever the seed; all if not given.", min=1
+        ),
+    ] = None,
     num_envs: Annotated[int, typer.Option(help="Games played at once.", min=1)] = 32,
     max_episode_steps: StepsOption = None,
     seed: SeedOption = 0,
@@ -142,12 +148,12 @@ def eval_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Play every task of a split once and report success by task type, with 95 % intervals."""
+    """Play the tasks of a split once each and report success by task type, with 95 % intervals."""
     if trajectories is not None:
         trajectories.parent.mkdir(parents=True, exist_ok=True)  # now, and not after all has been played
     arguments = env_arguments(split, max_episode_steps, set_)
     envs = make_envs(env, num_envs, **arguments)
-    task_ids = list(envs.world.task_ids[:episodes])
+    task_ids = choose_tasks(envs.world.task_ids, episodes)
     player = make_agent(agent, envs, seed=seed)
     settings = {"env": env, "agent": agent, "split": split, "seed": seed, "env_arguments": arguments}
     played: list[Trajectory] = []

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from opid_gym.bench.harness import choose_tasks
+from opid_gym.registration import make_envs
 from opid_gym.trajectory import read_jsonl
 
 SMALL = ("--set", "size=small")
@@ -43,7 +45,24 @@ def test_eval_prints_one_line_of_json_and_writes_the_episodes(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["episodes"], report["successes"], report["split"]) == (12, 12, "valid_unseen")
-    assert [t.task_id for t in read_jsonl(path)] == [result["task_id"] for result in report["results"]]
+    played = [result["task_id"] for result in report["results"]]
+    assert [t.task_id for t in read_jsonl(path)] == played
+    envs = make_envs("opid/ALFWorld-v0", 1, split="valid_unseen", size="small")
+    assert played == choose_tasks(envs.world.task_ids, 12) != list(envs.world.task_ids[:12])
+
+
+def test_eval_plays_the_same_sample_whatever_the_seed_and_no_more_tasks_than_there_are() -> None:
+    def words(seed: int, episodes: int) -> list[str]:
+        return [
+            "eval", "--agent", "random", "--json", "--env", "tests.corridor:tests/Corridor-v0",
+            "--seed", str(seed), "--episodes", str(episodes),
+        ]  # fmt: skip
+
+    reports = [json.loads(run(*words(seed, 2)).stdout) for seed in (0, 1)]
+    first, second = [[result["task_id"] for result in report["results"]] for report in reports]
+    assert len(first) == 2
+    assert first == second
+    assert "6 episodes were asked for and there are 5 tasks" in run(*words(0, 6)).stderr
 
 
 def test_eval_shows_a_table_by_default() -> None:
