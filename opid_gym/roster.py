@@ -46,6 +46,7 @@ EXTRAS = {
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",
+    "verifiers": "verifiers",
 }
 # An agent for one game: (observation, info) -> action, with the `info` of `opid_gym.env.TextEnv`.
 SingleAgent = Callable[[str, dict[str, Any]], str | Decision]

@@ -1,8 +1,9 @@
-"""Many games of one type in one world, each behind the single-game interface."""
+"""What the bridges share: many games in one world, each behind the single-game interface, and what a model is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from opid_gym.world import Task, Turn, World
 
@@ -31,3 +32,13 @@ class OneSlot(World):
     def expert_actions(self, slots: Sequence[int]) -> list[str]:
         """See `World.expert_actions`."""
         return self._world.expert_actions([self._slot])
+
+
+def shown(observation: str, info: Mapping[str, Any]) -> str:
+    """The observation, with the admissible actions where the world has such.
+
+    >>> shown("You are at 0.", {"admissible_actions": ("left", "right")})
+    'You are at 0.\\nYou can: left, right'
+    """
+    actions = info["admissible_actions"]
+    return observation if actions is None else f"{observation}\nYou can: {', '.join(actions)}"

@@ -5,12 +5,12 @@ TRL itself is not imported here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
 from opid_gym.env import TextEnv
-from opid_gym.interop.shared import OneSlot
+from opid_gym.interop.shared import OneSlot, shown
 from opid_gym.registration import make_envs
 from opid_gym.world import World
 
@@ -40,7 +40,7 @@ class TextGame:
         """
         observation, info = self._env.reset(options={"task_id": task_id} if task_id else None)
         self._over, self._total = False, 0.0
-        return f"Your task: {info['task']}\n\n{_shown(observation, info)}"
+        return f"Your task: {info['task']}\n\n{shown(observation, info)}"
 
     def act(self, action: str) -> str:
         """
@@ -57,7 +57,7 @@ class TextGame:
         observation, reward, terminated, truncated, info = self._env.step(action)
         self._total += float(reward)
         self._over = terminated or truncated
-        return f"{observation}\nThe episode is over." if self._over else _shown(observation, info)
+        return f"{observation}\nThe episode is over." if self._over else shown(observation, info)
 
     def get_reward(self) -> float:
         """The episode's return so far."""
@@ -89,8 +89,3 @@ def text_games(
         return TextGame(world, slot, limit, seed + slot)
 
     return make
-
-
-def _shown(observation: str, info: Mapping[str, Any]) -> str:
-    actions = info["admissible_actions"]
-    return observation if actions is None else f"{observation}\nYou can: {', '.join(actions)}"
