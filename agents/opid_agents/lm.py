@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from opid_agents.kv_cache import PrefixCache
-from opid_agents.policy import Policy
+from opid_agents.policy import Policy, Sampler
 from opid_agents.skills.library import SkillLibrary
 from opid_gym.actions import BARE, ActionFormat, parse_action
 from opid_gym.agent import Decision
@@ -121,6 +121,7 @@ class LMAgent:
         record_tokens: keep ``prompt_ids``, ``reply_ids``, ``log_probs`` and ``dropped`` in `Decision.data`,
             which learning needs.
         skill_for: from task and task type to an episode skill for the prompts of its games; None: no skills.
+        sampler: who samples the replies; None: `policy` itself.
     """
 
     def __init__(
@@ -132,12 +133,14 @@ class LMAgent:
         seed: int = 0,
         record_tokens: bool = False,
         skill_for: Callable[[str, str], str | None] | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.policy = policy
         self.settings = settings or LMSettings.from_json(policy.settings)
         self.temperature = self.settings.temperature if temperature is None else temperature
         self.record_tokens = record_tokens
         self.skill_for = skill_for
+        self._sample = sampler or policy.sample
         self._generator = torch.Generator(device=policy.device).manual_seed(seed)
         self._stop = policy.stop_ids(self.settings.stop)
         self._cache = PrefixCache()
@@ -186,7 +189,7 @@ class LMAgent:
             view = PromptView(infos["task"][game], observations[game], history, infos["admissible_actions"][game])
             skill = self.skill_for(infos["task"][game], infos["task_type"][game]) if self.skill_for else None
             fitted.append(fit_prompt(self.policy, self.settings, view, episode_skill=skill))
-        samples = self.policy.sample(
+        samples = self._sample(
             [prompt.ids for prompt in fitted],
             max_new_tokens=self.settings.max_reply_tokens,
             temperature=self.temperature,

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import snapshot_download
@@ -46,6 +46,22 @@ class Samples:
 
     reply_ids: list[list[int]]
     log_probs: list[list[float]]
+
+
+class Sampler(Protocol):
+    """Replies to prompts, as `Policy.sample` gives them."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+        stop: frozenset[int] | None = None,
+        cache: PrefixCache | None = None,
+        keys: Sequence[Hashable] | None = None,
+    ) -> Samples: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def describe_iteration(
 def versions() -> dict[str, str]:
     """What the run's numbers depend on besides the recipe."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in ("torch", "transformers", "tokenizers", "numpy", "gymnasium", "peft", "opid-gym"):
+    for name in ("torch", "transformers", "tokenizers", "numpy", "gymnasium", "peft", "vllm", "opid-gym"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

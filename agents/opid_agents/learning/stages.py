@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -22,7 +22,7 @@ from opid_agents.learning.losses import LossInputs, LossSettings
 from opid_agents.learning.samples import StepSample, pad, view_at
 from opid_agents.lm import LMAgent, LMSettings, fit_prompt
 from opid_agents.packing import Row, batches
-from opid_agents.policy import Policy
+from opid_agents.policy import Policy, Sampler
 from opid_agents.skills.controls import other_task_skills, shuffle_skills
 from opid_agents.skills.extract import Extractor, Skills
 from opid_agents.skills.route import Route, RoutingMode, route
@@ -41,14 +41,23 @@ def roll_out(
     temperature: float,
     seed: int,
     skill_for: Callable[[str, str], str | None] | None = None,
+    sampler: Sampler | None = None,
     on_episode: Callable[[int], None] = lambda episodes: None,
 ) -> list[Trajectory]:
-    """Play every task `rollouts` times with `policy`; `skill_for` as in `opid_agents.lm.LMAgent`.
+    """Play every task `rollouts` times with `policy`; `skill_for` and `sampler` as in `opid_agents.lm.LMAgent`.
 
     Returns:
         Trajectories, siblings side by side; ``group`` is the task's position in `task_ids`.
     """
-    agent = LMAgent(policy, settings, temperature=temperature, seed=seed, record_tokens=True, skill_for=skill_for)
+    agent = LMAgent(
+        policy,
+        settings,
+        temperature=temperature,
+        seed=seed,
+        record_tokens=True,
+        skill_for=skill_for,
+        sampler=sampler,
+    )
     repeated = [task_id for task_id in task_ids for _ in range(rollouts)]
     finished: list[Trajectory | None] = [None] * len(repeated)
     for trajectory in play(envs, agent, repeated):
@@ -107,6 +116,25 @@ def swap_skills(routes: Sequence[Route], tasks: Sequence[str], swap: Swap | None
 
 
 # -- Stage 4 --
+def rescore_old(
+    policy: Policy, samples: Sequence[StepSample], *, temperature: float
+) -> tuple[list[StepSample], float | None]:
+    """Samples of another engine with the log-probabilities that `policy` itself gives them.
+
+    Returns:
+        The samples, and the mean absolute change of a token's log-probability: rounding, or the engine samples from
+        other weights. None without tokens.
+    """
+    scored = policy.score([s.prompt_ids for s in samples], [s.reply_ids for s in samples], temperature=temperature)
+    gaps = [
+        abs(ours - theirs)
+        for sample, values in zip(samples, scored, strict=True)
+        for ours, theirs in zip(values, sample.log_probs, strict=True)
+    ]
+    rescored = [replace(sample, log_probs=values) for sample, values in zip(samples, scored, strict=True)]
+    return rescored, sum(gaps) / len(gaps) if gaps else None
+
+
 @dataclass(frozen=True, slots=True)
 class TeacherScores:
     """Log-probabilities ``[B, L]`` of the sampled tokens with a skill in the prompt; which samples ``[B]`` have one.

@@ -40,10 +40,11 @@ from opid_agents.learning.samples import pad, response_mask, step_samples, token
 from opid_agents.learning.schedules import linear
 from opid_agents.lm import LMAgent, LMSettings
 from opid_agents.lora import LoraSettings, is_untrained
-from opid_agents.policy import Policy, find_model
+from opid_agents.policy import Policy, Sampler, find_model
 from opid_agents.recipes.recipe import Recipe
 from opid_agents.skills.extract import Skills
 from opid_agents.skills.library import SkillLibrary, append, successes
+from opid_agents.vllm_sampler import VLLMSampler
 from opid_gym import registration
 from opid_gym.actions import ActionFormat
 from opid_gym.env import TaskOrder
@@ -128,6 +129,9 @@ def train(
     folder.forget_after(progress)
     board = Board(folder.path / "tensorboard", after=progress.iteration) if recipe.tensorboard else None
     reference = make_reference(recipe, policy, folder) if recipe.kl_weight else None
+    sampler = None  # the policy itself
+    if recipe.sampler.kind == "vllm":
+        sampler = VLLMSampler(policy, folder.path / "sampler", recipe.sampler.options)
     envs = make_envs(recipe, recipe.world.train_split, recipe.games or recipe.tasks * recipe.rollouts)
     all_tasks = envs.world.task_ids
     order = TaskOrder(len(all_tasks), stream(recipe.seed, "tasks"))
@@ -153,6 +157,7 @@ def train(
                 temperature=recipe.temperature,
                 seed=stream(recipe.seed, "rollout", iteration),
                 skill_for=library.look_up if library else None,
+                sampler=sampler,
                 on_episode=advance,
             )
         samples = step_samples(
@@ -196,6 +201,11 @@ def train(
         figures: dict[str, Any] = {}
         credit: Credit = {}
         if samples_in and learner.advantage is not None:
+            if sampler is not None and recipe.sampler.rescore_old:
+                with clock("rescore old"):
+                    samples_in, figures["sampler_gap"] = stages.rescore_old(
+                        policy, samples_in, temperature=recipe.temperature
+                    )
             mask = response_mask(samples_in)
             old = pad([sample.log_probs for sample in samples_in])
 
@@ -247,7 +257,10 @@ def train(
                     teacher=teacher_scores(inputs) if learner.distills else None,
                     on_row=advance,
                 )
-            figures = diagnose(advantage, mask, teacher.episode_mask, teacher.step_mask, inputs.success)
+            if sampler is not None:
+                with clock("sync"):
+                    sampler.sync()
+            figures |= diagnose(advantage, mask, teacher.episode_mask, teacher.step_mask, inputs.success)
             figures |= {"occupancy": teacher.occupancy, "rescored_tokens": teacher.rescored_tokens}
             room = folder.room(progress)
             credit = describe_credit(policy.tokenizer, samples_in, routes, teacher, advantage, trajectories=room)
@@ -255,7 +268,9 @@ def train(
         evaluation = None
         if recipe.eval_every and iteration % recipe.eval_every == 0:
             with clock("evaluate"):
-                evaluation = evaluate_policy(recipe, policy, watch=watch, library=for_test(recipe, library))
+                evaluation = evaluate_policy(
+                    recipe, policy, watch=watch, library=for_test(recipe, library), sampler=sampler
+                )
         progress = Progress(
             iteration=iteration,
             episodes=progress.episodes + len(trajectories),
@@ -280,6 +295,8 @@ def train(
             save_checkpoint(folder.checkpoints, policy, optimizer, progress)
 
     envs.close()
+    if sampler is not None:
+        sampler.close()
     if board is not None:
         board.close()
     policy.settings = settings.to_json()
@@ -366,10 +383,12 @@ def evaluate_policy(
     tasks: int | None = None,
     watch: Watcher | None = None,
     library: SkillLibrary | None = None,
+    sampler: Sampler | None = None,
 ) -> Evaluation:
     """Play the first `tasks` tasks of the held-back split (or another one) once each, at the evaluation temperature.
 
-    With a `library` each game's prompts have the skill that is found there.
+    With a `library` each game's prompts have the skill that is found there. Replies are sampled by `sampler`; None: by
+    the policy.
     """
     split = split or recipe.world.eval_split
     envs = make_envs(recipe, split, 1)
@@ -381,6 +400,7 @@ def evaluate_policy(
         temperature=recipe.eval_temperature,
         seed=stream(recipe.seed, "evaluation"),
         skill_for=library.look_up if library else None,
+        sampler=sampler,
     )
     with (watch or Silent()).stage(f"evaluate on {split}", len(ids)) as advance:
         result = evaluate(

@@ -89,6 +89,22 @@ class Lora(_Record):
     targets: str | tuple[str, ...] = Field("all-linear", description="names of the layers that get one")
 
 
+class Sampling(_Record):
+    """Who samples the replies of rollouts and of evaluations within a run."""
+
+    kind: Literal["hf", "vllm"] = Field(
+        "hf", description="hf: the model that is trained; vllm: vLLM with its weights (needs CUDA and the vllm extra)"
+    )
+    rescore_old: bool = Field(
+        True,
+        description="vllm: the old log-probabilities come from the model that is trained; false: vLLM's are used, "
+        "which saves a pass and leaves its rounding in ratios and skill shifts",
+    )
+    options: dict[str, Any] = Field(
+        {"gpu_memory_utilization": 0.4}, description="vllm: arguments of vllm.LLM, e.g. tensor_parallel_size"
+    )
+
+
 class WarmStart(_Record):
     """Imitation of an expert, mixed with data that teaches the model to use hints."""
 
@@ -215,6 +231,7 @@ class Recipe(_Record):
     prompting: Prompting = Prompting()
     model: Model = Model()
     lora: Lora = Lora()
+    sampler: Sampling = Sampling()
     warm_start: WarmStart = WarmStart()
     skills: Skills = Skills()
     analyzer: Analyzer = Analyzer()
