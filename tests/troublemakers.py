@@ -122,7 +122,7 @@ def one_game_raises(observation: str, info: dict[str, Any]) -> str:
 
 
 def slow(observation: str, info: dict[str, Any]) -> str:
-    time.sleep(0.15)
+    time.sleep(0.4)
     return "right"
 
 

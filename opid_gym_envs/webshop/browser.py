@@ -18,7 +18,7 @@ from opid_gym_envs.webshop.site import SiteServer, Visits, create_app
 
 try:
     from selenium import webdriver
-    from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
+    from selenium.common.exceptions import InvalidSessionIdException, NoSuchWindowException, WebDriverException
     from selenium.webdriver.remote.webelement import WebElement
     from selenium.webdriver.support.ui import WebDriverWait
 except ModuleNotFoundError as error:
@@ -54,13 +54,16 @@ const [text] = arguments;
 const named = (kind) => [...document.querySelectorAll(`[data-click="${kind}"]`)]
   .filter((e) => (kind === "option" ? e.textContent : e.textContent.toLowerCase()) === text);
 const found = named("button")[0] ?? named("link")[0] ?? named("option").at(-1) ?? null;
-return [document.documentElement, found];
+window.departing = found !== null;
+return found;
 """
 _TYPE = """
 const field = document.querySelector("#q");
 field.value = arguments[0];
-return [document.documentElement, field.form.querySelector("button")];
+window.departing = true;
+return field.form.querySelector("button");
 """
+_ARRIVED = "return !window.departing && document.readyState === 'complete';"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +112,17 @@ class Browser:
     def search(self, query: str) -> Look:
         """Type into the search field and press its button."""
         # Not by keystrokes: the driver types no characters beyond the BMP, and 100 kB for minutes.
-        return self._guarded(lambda: self._follow(*self.driver.execute_script(_TYPE, query)))
+        return self._guarded(lambda: self._follow(self.driver.execute_script(_TYPE, query)))
 
     def click(self, text: str) -> Look | None:
         """Click what has this text; None if there is no such thing."""
         found: list[bool] = []
 
         def go() -> None:
-            root, element = self.driver.execute_script(_FIND, text)
+            element = self.driver.execute_script(_FIND, text)
             if element is not None:
                 found.append(True)
-                self._follow(root, element)
+                self._follow(element)
 
         look = self._guarded(go)
         return look if found else None
@@ -132,9 +135,17 @@ class Browser:
             self.driver.service.process.kill()
         shutil.rmtree(self._profile, ignore_errors=True)
 
-    def _follow(self, root: WebElement, element: WebElement) -> None:
+    def _follow(self, element: WebElement) -> None:
         element.click()
-        WebDriverWait(self.driver, LONGEST_WAIT, poll_frequency=0.01).until(lambda driver: _is_gone(root))
+        WebDriverWait(self.driver, LONGEST_WAIT, poll_frequency=0.01).until(lambda driver: self._has_arrived())
+
+    def _has_arrived(self) -> bool:
+        try:
+            return bool(self.driver.execute_script(_ARRIVED))
+        except (InvalidSessionIdException, NoSuchWindowException):
+            raise
+        except WebDriverException:
+            return False  # asked in the middle of the change from one page to the next
 
     def _guarded(self, deed: Callable[[], None]) -> Look:
         try:
@@ -145,14 +156,6 @@ class Browser:
             raise BrowserCrashError(str(error).partition("\n")[0]) from error
         clickables = dict.fromkeys(text.lower() for text in seen["clickables"])
         return Look(seen["kind"], join_texts(seen["pieces"]), tuple(clickables))
-
-
-def _is_gone(element: WebElement) -> bool:
-    try:
-        element.is_enabled()
-    except StaleElementReferenceException:
-        return True
-    return False
 
 
 def find_program(name: str, path: str | None = None) -> str:

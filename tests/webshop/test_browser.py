@@ -35,6 +35,7 @@ def envs() -> Iterator[tuple[gym.Env[str, str], gym.Env[str, str]]]:
 
 def same(text: tuple[Any, ...], site: tuple[Any, ...], over: bool = False) -> None:
     """Equal observation (before the last page), reward and ends, and equal info."""
+    assert "crashed" not in site[-1], site[-1]["crashed"]
     assert text[1:-1] == site[1:-1]
     assert text[-1]["admissible_actions"] == site[-1]["admissible_actions"]
     if not over:
