@@ -122,7 +122,15 @@ def as_text(page: Page) -> str:
     if page.kind is PageKind.ITEM:
         head = ("Instruction:", page.instruction, BACK_TO_SEARCH, PREVIOUS)
         return f"{join_texts(head)}{SEPARATOR}{_item_text(page.product)}"
+    if page.kind is PageKind.RESULTS:
+        listed = [_joined(product.asin, product.title, product.price_tag) for product in page.products]
+        return SEPARATOR.join([join_texts([text for _, text in _results_head(page)]), *listed])
     return join_texts([text for _, text in _CONTENT[page.kind](page)])
+
+
+@lru_cache(maxsize=_KEPT_TEXTS)
+def _joined(*texts: str) -> str:
+    return join_texts(texts)
 
 
 @lru_cache(maxsize=_KEPT_TEXTS)
@@ -181,12 +189,15 @@ def _search(page: Page) -> list[Piece]:
 
 
 def _results(page: Page) -> list[Piece]:
-    pieces = _head(page)
-    pieces.append(("text", f"Page {page.number} (Total results: {page.total})"))
-    pieces += [("button", button) for button in page.buttons[1:]]
+    pieces = _results_head(page)
     for product in page.products:
         pieces += (("link", product.asin), ("text", product.title), ("text", product.price_tag))
     return pieces
+
+
+def _results_head(page: Page) -> list[Piece]:
+    title = f"Page {page.number} (Total results: {page.total})"
+    return [*_head(page), ("text", title), *(("button", button) for button in page.buttons[1:])]
 
 
 def _item(page: Page) -> list[Piece]:

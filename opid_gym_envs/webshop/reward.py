@@ -17,8 +17,8 @@ from rapidfuzz.utils import default_process
 from opid_gym_envs.webshop.goals import Goal
 from opid_gym_envs.webshop.product import Product
 
-SIMILAR = 85
-"""Two texts mean the same if their token set ratio, rounded, is above this."""
+SIMILAR = 85.5
+"""Two texts mean the same if their token set ratio is not below this: stock wants it above 85 when rounded."""
 
 # fmt: off
 COLORS = (
@@ -148,7 +148,7 @@ def similar(first: str | tuple[str, str], second: str | tuple[str, str]) -> bool
     >>> similar("size: small", ("size", "small")), similar("x-large", "large"), similar("small", "smart")
     (True, True, False)
     """
-    return round(token_set_ratio(_plain(first), _plain(second))) > SIMILAR
+    return token_set_ratio(_plain(first), _plain(second), score_cutoff=SIMILAR) > 0
 
 
 @lru_cache(maxsize=1 << 14)

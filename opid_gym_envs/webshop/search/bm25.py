@@ -234,7 +234,7 @@ class Index:
             for name in ("docs", "saturations", "starts", "best")
         )
         self._find = lru_cache(maxsize=1 << 14)(self._find_term)
-        self._idf = lru_cache(maxsize=1 << 14)(self._idf_of_term)
+        self._weight = lru_cache(maxsize=1 << 14)(self._weight_of_term)
         # For catalogues so small that all postings are no memory to speak of.
         self._kept_scores = lru_cache(maxsize=1 << 14)(self._scored)
         self._postings = lru_cache(maxsize=1 << 14)(self._read_postings)
@@ -242,7 +242,7 @@ class Index:
     def search(self, query: str, k: int) -> npt.NDArray[np.int64]:
         """The numbers of the `k` best documents, best first; fewer if fewer have a term of the query."""
         terms = [
-            (number, self._idf(number) * np.float32(count))
+            (number, self._weight(number, count))
             for text, count in Counter(analyze(query)).items()
             if (number := self._find(text)) is not None
         ]
@@ -335,9 +335,10 @@ class Index:
     def _frequency(self, number: int) -> int:
         return int(self._starts[number + 1] - self._starts[number])
 
-    def _idf_of_term(self, number: int) -> np.float32:
+    def _weight_of_term(self, number: int, count: int) -> np.float32:
+        """The term's idf, as often as it stands in the query."""
         frequency = self._frequency(number)
-        return np.float32(math.log(1 + (self._with_words - frequency + 0.5) / (frequency + 0.5)))
+        return np.float32(math.log(1 + (self._with_words - frequency + 0.5) / (frequency + 0.5))) * np.float32(count)
 
     def _bound(self, number: int, weight: np.float32) -> float:
         return float(_score(weight, self._best[number]))
