@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -275,7 +276,9 @@ def test_mistakes_are_told_before_anything_is_played(tmp_path: Path, words: list
 
 def test_an_interrupted_run_leaves_no_process_and_goes_on_later(tmp_path: Path) -> None:
     words = command(tmp_path, "tests.troublemakers:slow", more=("--workers", "1"))
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    # A shell that runs the tests in the background has them ignore the signal, and children inherit that.
+    restore = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=restore)
     results = tmp_path / "episodes.jsonl"
     deadline = time.monotonic() + 30
     while not (results.exists() and results.stat().st_size) and time.monotonic() < deadline:

@@ -299,7 +299,7 @@ def change(recipe: Recipe, changes: Sequence[str] | Mapping[str, Any]) -> Recipe
     raw = recipe.model_dump()
     known = _keys(raw)
     for key, value in pairs.items():
-        if key not in known and not key.startswith("world.arguments."):
+        if key not in known and not key.startswith(tuple(f"{free}." for free in _FREE)):
             close = get_close_matches(key, known, n=3, cutoff=0.5) or get_close_matches(
                 key.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=3
             )
@@ -346,6 +346,9 @@ def describe(record: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, st
     return meanings
 
 
+_FREE = ("world.arguments", "sampler.options")  # whose keys are somebody else's
+
+
 def flatten(recipe: Recipe) -> dict[str, Any]:
     """Every value of a recipe by its dotted key, as `change` takes them."""
     raw = recipe.model_dump(mode="json")
@@ -373,7 +376,7 @@ def _split(text: str) -> tuple[str, Any]:
 def _keys(raw: Mapping[str, Any], prefix: str = "") -> list[str]:
     found = []
     for key, value in raw.items():
-        if isinstance(value, dict) and prefix + key != "world.arguments":
+        if isinstance(value, dict) and prefix + key not in _FREE:
             found += _keys(value, f"{prefix}{key}.")
         else:
             found.append(prefix + key)
