@@ -58,7 +58,14 @@ class Screen:
             yield lambda done: bars.advance(task, done)
 
     def iteration(self, metrics: dict[str, Any]) -> None:
-        """One line of figures."""
+        """One line of figures, and a word if nobody analysed the episodes."""
+        if (asked := metrics.get("analysis/requests", 0)) and metrics.get("analysis/failures", 0) == asked:
+            whys = ", ".join(key.rpartition("/")[2] for key in metrics if key.startswith("analysis/failed/"))
+            talk.print(
+                f"[yellow]No trajectory has skills: all {asked:.0f} requests to the analyzer failed ({whys}); "
+                "without skills this is training on outcomes alone.[/]",
+                soft_wrap=True,
+            )
         talk.print(
             f"iteration {metrics['iteration']:>3}/{self.iterations}  success {metrics['success']:.1%}  "
             f"valid {metrics['valid_actions']:.1%}  steps {metrics['length']:.1f}  "

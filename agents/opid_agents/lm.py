@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from opid_agents.kv_cache import PrefixCache
 from opid_agents.policy import Policy, Sampler
-from opid_agents.skills.library import SkillLibrary
+from opid_agents.skills.library import BESIDE_MODEL, SkillLibrary
 from opid_gym.actions import BARE, ActionFormat, parse_action
 from opid_gym.agent import Decision
 from opid_gym.prompting import Prompt, PromptTemplate, PromptView, load_template, render
@@ -163,10 +163,14 @@ class LMAgent:
     ) -> LMAgent:
         """For `--agent lm:DIR`, or ``lm:DIR skills=FILE`` with a library that a run wrote (`SkillLibrary`).
 
+        A model that was trained to be played with its library has it beside its weights, and is played with it.
+
         Raises:
             ValueError: the library has no skills.
         """
         skill_for = None
+        if skills is None and (Path(path) / BESIDE_MODEL).is_file():
+            skills = Path(path) / BESIDE_MODEL
         if skills is not None:
             library = SkillLibrary.load(Path(skills))
             if not len(library):

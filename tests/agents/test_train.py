@@ -8,12 +8,14 @@ import time
 
 import pytest
 import torch
-from opid_agents.learning.analysis import load_for_test, wanted_in
+from opid_agents.learning.analysis import load_for_test, make_extractor, wanted_in
 from opid_agents.learning.learner import LEARNERS
 from opid_agents.learning.train import TrainingDiverged, evaluate_policy, train
 from opid_agents.learning.warm import make_start
+from opid_agents.lm import LMAgent
 from opid_agents.policy import Policy
-from opid_agents.recipes.recipe import change
+from opid_agents.recipes.recipe import RecipeError, change
+from opid_agents.skills.extract import Extraction, Skills
 from opid_agents.skills.library import LibrarySkill, append
 
 from opid_gym.trajectory import Step, Trajectory, read_jsonl
@@ -153,6 +155,54 @@ def test_a_library_is_played_with_and_kept(start, tmp_path):
     assert kept.look_up("put a mug on a shelf", kind) == "go to shelf, look"
     assert load_for_test(tiny_recipe("learner=skill_grpo"), tmp_path / "run") is None
     assert load_for_test(tiny_recipe("learner=opid"), tmp_path / "run") is None
+    assert LMAgent.make(None, path=tmp_path / "run" / "model").skill_for is None  # it is played without
+
+
+def test_a_model_trained_to_be_played_with_its_library_has_it_beside_its_weights(start, tmp_path):
+    (tmp_path / "run").mkdir()
+    append(tmp_path / "run" / "library.jsonl", [LibrarySkill(0, "heat", "heat an egg", "use the microwave")])
+    train(tiny_recipe("learner=skill_prompt", "iterations=0"), tmp_path / "run", policy=Policy.load(start))
+    agent = LMAgent.make(None, path=tmp_path / "run" / "model")
+    assert agent.skill_for("heat some egg", "heat") == "use the microwave"
+
+
+class OneSkill:
+    """An extractor of a user's own."""
+
+    def __init__(self, recipe):
+        self.text = f"at most {recipe.skills.max_step_skills}"
+
+    def extract_all(self, groups, wanted=lambda trajectory: True):
+        found = [[Skills("seen", self.text) if wanted(t) else None for t in group] for group in groups]
+        return Extraction(found, {"seen": sum(map(len, groups))})
+
+
+def test_an_extractor_of_ones_own_trains_by_its_name(start, tmp_path):
+    name = f"{__name__}:OneSkill"
+    recipe = tiny_recipe(f"skills.extractor={name}", "skills.max_step_skills=3", "iterations=1")
+    recipe = change(recipe, ["train_uniform_groups=true", "skills.episode_weight=0.1"])
+    train(recipe, tmp_path / "run", policy=Policy.load(start))
+    (line,) = metrics_of(tmp_path / "run")
+    assert line["analysis/seen"] == line["skills/trajectories"] == 12
+    assert line["opid/routed/episode"] == 1.0
+    skills = (tmp_path / "run" / "skills.jsonl").read_text().splitlines()
+    assert {skill["episode_skill"] for skill in map(json.loads, skills)} == {"at most 3"}
+    with pytest.raises(ValueError, match="no extractor 'nowhere:Nobody'; write module:Class"):
+        train(change(recipe, {"skills.extractor": "nowhere:Nobody"}), tmp_path / "no", policy=Policy.load(start))
+    with pytest.raises(RecipeError, match=r"skills.extractor: got 'rulez'; allowed: rules, llm, self, or module:Class"):
+        tiny_recipe("skills.extractor=rulez")
+
+
+def test_rules_speak_in_the_style_of_the_recipe(start, tmp_path):
+    policy = Policy.load(start)
+    step = Step(observation="a room", action="look", reward=0.0, next_observation="a room")
+    episode = Trajectory("put a mug on a shelf", "1", "x", [step])
+    said = {
+        style: make_extractor(tiny_recipe(f"skills.style={style}"), policy, spent={}).extract_all([[episode]])
+        for style in ("compact", "sentences")
+    }
+    assert said["compact"].skills[0][0].episode_skill == "look in new places"
+    assert said["sentences"].skills[0][0].episode_skill.endswith("search where you have not been.")
 
 
 def test_skills_follow_their_schedule(start, tmp_path):
@@ -243,6 +293,16 @@ def test_a_finished_run_resumed_with_more_iterations_equals_a_longer_run(run, st
     train(short, tmp_path / "run", policy=Policy.load(start))
     train(longer, tmp_path / "run", resume=True)
     assert metrics_of(tmp_path / "run") == metrics_of(run)
+
+
+def test_a_run_of_an_earlier_version_goes_on(start, tmp_path):
+    run = tmp_path / "run"
+    train(change(RECIPE, ["iterations=1"]), run, policy=Policy.load(start))
+    recipe = json.loads((run / "recipe.json").read_text())
+    del recipe["skills"]["style"], recipe["sampler"], recipe["wandb"]  # keys that it did not know
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    train(change(RECIPE, ["iterations=2"]), run, resume=True)
+    assert [line["iteration"] for line in metrics_of(run)] == [1, 2]
 
 
 def test_updates_that_are_not_finite_are_skipped_counted_and_end_the_run(start, tmp_path, monkeypatch):

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from opid_agents.learning.learner import get_learner
 from opid_agents.learning.schedules import is_on
+from opid_agents.named import load_named
 from opid_agents.openai_api import Budget, ChatClient, Prices, Usage
 from opid_agents.policy import Policy
 from opid_agents.recipes.recipe import Analyzer, Recipe
 from opid_agents.skills.analyze import Writer, WrittenSkills, load_prompt
-from opid_agents.skills.extract import Extractor, RuleExtractor, succeeded
+from opid_agents.skills.extract import STYLES, Extractor, RuleExtractor, succeeded
 from opid_agents.skills.library import SkillLibrary
 from opid_agents.skills.llm import EndpointWriter, ReplyCache
 from opid_agents.skills.self_extract import PolicyWriter
@@ -28,14 +29,20 @@ def make_extractor(recipe: Recipe, policy: Policy, *, spent: Mapping[str, float]
         spent: what earlier parts of the run have used of the analyzer's budget: the sums of its metrics.
 
     Raises:
-        ValueError: a setting makes no sense, or the variable with the API key is not set.
+        ValueError: a setting makes no sense, there is no such extractor, or the variable with the API key is not set.
         ImportError: the ``llm`` extra is not installed.
     """
     skills, analyzer = recipe.skills, recipe.analyzer
     if skills.extractor == "rules":
         return RuleExtractor(
-            max_step_skills=skills.max_step_skills, gamma=skills.gamma, success_threshold=skills.success_threshold
+            max_step_skills=skills.max_step_skills,
+            gamma=skills.gamma,
+            success_threshold=skills.success_threshold,
+            style=STYLES[skills.style],
         )
+    if ":" in skills.extractor:
+        own: Extractor = load_named(skills.extractor, "extractor")(recipe)
+        return own
     writer: Writer
     if skills.extractor == "self":
         writer = PolicyWriter(policy, max_tokens=analyzer.max_tokens, temperature=analyzer.temperature)

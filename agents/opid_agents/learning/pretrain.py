@@ -12,7 +12,6 @@ import random
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from opid_agents.learning.optimizer import make_optimizer
 from opid_agents.learning.samples import view_at
 from opid_agents.lm import LMSettings, fit_prompt
+from opid_agents.named import load_named
 from opid_agents.packing import Row, batches, pack
 from opid_agents.policy import Policy
 from opid_agents.skills.extract import RuleExtractor
@@ -45,11 +45,7 @@ def load_expert(path: str) -> Callable[[str, random.Random], Expert]:
     Raises:
         ValueError: there is no such thing.
     """
-    module, _, name = path.partition(":")
-    try:
-        expert: Callable[[str, random.Random], Expert] = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"no expert {path!r}; write module:Class ({error})") from None
+    expert: Callable[[str, random.Random], Expert] = load_named(path, "expert")
     return expert
 
 

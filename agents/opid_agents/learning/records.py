@@ -15,7 +15,7 @@ from opid_agents.learning.checkpoint import Progress
 from opid_agents.learning.credit import Credit
 from opid_agents.learning.stages import UpdateResult
 from opid_agents.lora import ADAPTER_CONFIG
-from opid_agents.recipes.recipe import Recipe
+from opid_agents.recipes.recipe import Recipe, RecipeError, validate
 from opid_agents.skills.extract import Skills
 from opid_gym.evaluation import Evaluation
 from opid_gym.trajectory import Step, Trajectory
@@ -23,6 +23,8 @@ from opid_gym.trajectory import Step, Trajectory
 # May change when a run is resumed: more iterations are a longer run of the same kind, and an endpoint may have moved.
 _FREE = (
     "iterations",
+    "tensorboard",
+    "wandb",
     *(f"analyzer.{key}" for key in ("base_url", "api_key_variable", "concurrency", "timeout", "seconds", "cache")),
     *(f"analyzer.{key}" for key in ("requests", "tokens", "cost")),
 )
@@ -47,7 +49,7 @@ class RunFolder:
         file = path / "recipe.json"
         mine = recipe.model_dump(mode="json")
         if file.is_file():
-            theirs = json.loads(file.read_text(encoding="utf-8"))
+            theirs = _complete(json.loads(file.read_text(encoding="utf-8")))
             if not resume:
                 raise ValueError(f"{str(path)!r} holds a run already; resume it (--resume) or choose another folder")
             different = _differences(theirs, mine)
@@ -232,6 +234,14 @@ def _lean(step: Step, credit: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def _complete(raw: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as saved, perhaps by an earlier version that knew fewer keys; what is missing has its default."""
+    try:
+        return validate(raw).model_dump(mode="json")
+    except RecipeError:
+        return raw
 
 
 def _differences(a: Any, b: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

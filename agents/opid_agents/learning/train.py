@@ -1,9 +1,9 @@
 """The training loop: OPID in five named stages, in the order of the paper (arXiv 2606.26790).
 
 A run lives in one folder: ``recipe.json``, ``versions.json``, ``start/`` (the starting policy), ``checkpoints/``,
-``metrics.jsonl`` (one line an iteration), ``tensorboard/`` (if wanted), ``trajectories.jsonl``, ``skills.jsonl``,
-``model/`` (the result, Hugging Face format) and ``report.md``. Every random stream is derived from the seed and the
-iteration, so a run that was stopped at any moment goes on with the numbers of an unbroken one.
+``metrics.jsonl`` (one line an iteration), ``tensorboard/`` and ``wandb/`` (if wanted), ``trajectories.jsonl``,
+``skills.jsonl``, ``model/`` (the result, Hugging Face format) and ``report.md``. Every random stream is derived from
+the seed and the iteration, so a run that was stopped at any moment goes on with the numbers of an unbroken one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from opid_agents.learning import stages
 from opid_agents.learning.analysis import for_test, make_extractor, skills_are_on, wanted_in
-from opid_agents.learning.board import Board
+from opid_agents.learning.board import open_boards
 from opid_agents.learning.checkpoint import (
     Progress,
     latest_checkpoint,
@@ -104,30 +104,18 @@ def train(
     folder = RunFolder.open(Path(out), recipe, resume=resume)
     set_threads(recipe)
     checkpoint = latest_checkpoint(folder.checkpoints) if resume else None
-    model = recipe.model
     if checkpoint is not None:
-        policy = Policy.load(checkpoint, device=model.device, dtype=model.dtype)
-    elif policy is not None or (model.path and not folder.has_start()):
-        policy = policy or Policy.load(model.path or "", dtype=model.dtype)
-        policy = policy.to(model.device)
-        policy.settings = settings.to_json()
-        if recipe.lora.rank and not policy.has_lora:
-            shape = LoraSettings(recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets)
-            base = find_model(model.path) if model.path else folder.base
-            policy.add_lora(shape, base, seed=stream(recipe.seed, "adapters"))
-        policy.save(folder.start)
-    elif folder.has_start():
-        policy = Policy.load(folder.start, device=model.device, dtype=model.dtype)
+        policy = Policy.load(checkpoint, device=recipe.model.device, dtype=recipe.model.dtype)
     else:
-        raise ValueError(f"no policy to start from: give one, or a folder with one at {str(folder.start)!r}")
-    policy.max_tokens, policy.train_tokens = model.score_tokens, model.train_tokens
+        policy = starting_policy(recipe, folder, policy, settings)
+    policy.max_tokens, policy.train_tokens = recipe.model.score_tokens, recipe.model.train_tokens
     optimizer = make_optimizer(policy.trained(), learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay)
     progress = Progress()
     if checkpoint is not None:
         load_optimizer(checkpoint, optimizer)
         progress = load_progress(checkpoint)
     folder.forget_after(progress)
-    board = Board(folder.path / "tensorboard", after=progress.iteration) if recipe.tensorboard else None
+    boards = open_boards(recipe, folder.path, after=progress.iteration)
     reference = make_reference(recipe, policy, folder) if recipe.kl_weight else None
     sampler = None  # the policy itself
     if recipe.sampler.kind == "vllm":
@@ -283,7 +271,7 @@ def train(
             progress, trajectories, skills, analysis, len(groups), result, figures, evaluation, clock.seconds
         )
         folder.write_metrics(metrics)
-        if board is not None:
+        for board in boards:
             board.write(metrics)
         watch.iteration(metrics)
         if result.skipped_in_a_row >= recipe.max_bad_updates:
@@ -297,11 +285,34 @@ def train(
     envs.close()
     if sampler is not None:
         sampler.close()
-    if board is not None:
+    for board in boards:
         board.close()
     policy.settings = settings.to_json()
     policy.save(folder.model, merge=True)
+    if (for_play := for_test(recipe, library)) is not None:
+        for_play.save(folder.model)  # whoever plays with the model finds them there
     write_report(folder.path, recipe)
+    return policy
+
+
+def starting_policy(recipe: Recipe, folder: RunFolder, given: Policy | None, settings: LMSettings) -> Policy:
+    """The policy a run starts from, kept in the run's folder: the one given, the folder's own, or the recipe's model.
+
+    Raises:
+        ValueError: there is none of them.
+    """
+    model = recipe.model
+    if given is None and folder.has_start():
+        return Policy.load(folder.start, device=model.device, dtype=model.dtype)
+    if given is None and not model.path:
+        raise ValueError(f"no policy to start from: give one, or a folder with one at {str(folder.start)!r}")
+    policy = (given or Policy.load(model.path or "", dtype=model.dtype)).to(model.device)
+    policy.settings = settings.to_json()
+    if recipe.lora.rank and not policy.has_lora:
+        shape = LoraSettings(recipe.lora.rank, recipe.lora.alpha, recipe.lora.targets)
+        base = find_model(model.path) if model.path else folder.base
+        policy.add_lora(shape, base, seed=stream(recipe.seed, "adapters"))
+    policy.save(folder.start)
     return policy
 
 

@@ -5,7 +5,16 @@
 several GPUs; ``lora.rank=32`` is for the 7B model on one. Of both only short runs on a CPU have been made so far.
 """
 
-from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
+from opid_agents.recipes.recipe import Prompting, Recipe, World
+from opid_agents.recipes.scales import (
+    PAPER,
+    PAPER_MODEL,
+    PAPER_SKILLS,
+    SMALL,
+    SMALL_MODEL,
+    SMALL_SKILLS,
+    SMALL_WARM_START,
+)
 
 _TAGGED = Prompting(
     template="tagged",
@@ -22,49 +31,19 @@ SMALL_ALFWORLD = Recipe(
     about="small generated households with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(arguments={"size": "small"}, max_episode_steps=30),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=Model(
-        path="HuggingFaceTB/SmolLM2-135M-Instruct",
-        device="auto",
-        dtype="bfloat16",
-        train_tokens=16384,
-        score_tokens=16384,
-    ),
-    warm_start=WarmStart(
-        demonstrations=400,
-        steps=300,
-        short_steps=0,
-        batch_episodes=2,
-        learning_rate=2e-5,
-        check_from=100,
-        check_every=100,
-        check_tasks=32,
-    ),
-    skills=Skills(episode_weight=0.1, step_weight=0.1, clip=2.0),
-    iterations=150,
-    tasks=16,
-    rollouts=8,
-    learning_rate=5e-6,
-    kl_weight=0.01,
-    eval_every=25,
-    checkpoint_every=5,
+    model=SMALL_MODEL.model_copy(update={"path": "HuggingFaceTB/SmolLM2-135M-Instruct"}),
+    warm_start=SMALL_WARM_START,
+    skills=SMALL_SKILLS,
+    **SMALL,
 )
 
 PAPER_ALFWORLD = Recipe(
     name="paper-alfworld",
-    about="ALFWorld as published, Qwen2.5-3B-Instruct; model.path= for 7B or Qwen3-1.7B",
+    about="ALFWorld as published, Qwen2.5-3B-Instruct (model.path= for others), an analyzer at analyzer.base_url",
     world=World(max_episode_steps=30),
     prompting=_TAGGED,
-    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", score_tokens=16384),
-    iterations=150,
-    tasks=16,
-    rollouts=8,
-    games=64,
-    learning_rate=1e-6,
-    weight_decay=0.01,
-    kl_weight=0.01,
-    invalid_penalty=0.1,
+    model=PAPER_MODEL,
+    skills=PAPER_SKILLS,
     advantage_mode="mean_std_norm",
-    train_uniform_groups=True,
-    eval_every=5,
-    checkpoint_every=5,
+    **PAPER,
 )

@@ -16,7 +16,7 @@ from opid_agents.openai_api import require_no_secrets
 from opid_agents.skills.llm import JsonMode
 from opid_agents.skills.route import RoutingMode
 
-ExtractorName = Literal["rules", "llm", "self"]
+EXTRACTORS = ("rules", "llm", "self")
 
 
 class RecipeError(ValueError):
@@ -134,10 +134,13 @@ class WarmStart(_Record):
 class Skills(_Record):
     """Stages 2 to 4 of OPID."""
 
-    extractor: ExtractorName = Field(
+    extractor: str = Field(
         "rules",
         description="who finds skills: rules (the trajectory and its group alone), llm (the analyzer's endpoint), self "
-        "(the policy itself writes them)",
+        "(the policy itself writes them), or one's own, as module:Class; that is called with the recipe",
+    )
+    style: Literal["compact", "sentences"] = Field(
+        "compact", description="wording of the rules: bare actions, or sentences for a model that knows English"
     )
     max_step_skills: int = Field(5, ge=0, description="at most so many step skills a trajectory")
     success_threshold: float | None = Field(
@@ -160,6 +163,13 @@ class Skills(_Record):
     )
     library_size: int = Field(64, ge=1, description="skill_grpo, skill_prompt: newest skills kept of each task type")
     library_at_test: bool = Field(False, description="skill_grpo: skills in the prompts of evaluations too")
+
+    @field_validator("extractor")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in EXTRACTORS and ":" not in name:
+            raise ValueError(f"allowed: {', '.join(EXTRACTORS)}, or module:Class")
+        return name
 
 
 class Analyzer(_Record):
@@ -269,6 +279,7 @@ class Recipe(_Record):
 
     checkpoint_every: int = Field(1, ge=1, description="iterations between checkpoints")
     tensorboard: bool = Field(False, description="also write the metrics as TensorBoard event files")
+    wandb: str | None = Field(None, description="project of Weights & Biases to log the metrics to as well")
     keep_trajectories: int = Field(
         2000, ge=0, description="at most so many trajectories (and their skills) are written down"
     )

@@ -9,6 +9,15 @@
 """
 
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
+from opid_agents.recipes.scales import (
+    PAPER,
+    PAPER_MODEL,
+    PAPER_SKILLS,
+    SMALL,
+    SMALL_MODEL,
+    SMALL_SKILLS,
+    SMALL_WARM_START,
+)
 
 TINY_SEARCHQA = Recipe(
     name="tiny-searchqa",
@@ -66,29 +75,18 @@ SMALL_SEARCHQA = Recipe(
     about="the factbook's questions with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(env="opid/SearchQA-v0", train_split="train", eval_split="test", max_episode_steps=4),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=Model(
-        path="HuggingFaceTB/SmolLM2-360M-Instruct",
-        device="auto",
-        dtype="bfloat16",
-        train_tokens=16384,
-        score_tokens=16384,
-    ),
-    warm_start=WarmStart(expert="world", noise=0.0),
-    skills=Skills(episode_weight=0.1, step_weight=0.1, clip=2.0, max_step_skills=2),
-    iterations=150,
-    tasks=16,
-    rollouts=8,
-    learning_rate=5e-6,
+    model=SMALL_MODEL,
+    warm_start=SMALL_WARM_START.model_copy(update={"expert": "world", "noise": 0.0}),
+    skills=SMALL_SKILLS.model_copy(update={"max_step_skills": 2}),
     invalid_penalty=0.01,
-    kl_weight=0.001,
     eval_tasks=256,
-    eval_every=25,
-    checkpoint_every=5,
+    **SMALL | {"kl_weight": 0.001},
 )
 
 PAPER_SEARCHQA = Recipe(
     name="paper-searchqa",
-    about="search QA as published, Qwen2.5-3B-Instruct; world.arguments.dataset= and .retriever= for Wikipedia",
+    about="search QA as published (world.arguments.dataset= and .retriever= for Wikipedia), an analyzer at "
+    "analyzer.base_url",
     world=World(
         env="opid/SearchQA-v0",
         arguments={"topk": 3, "max_observation_tokens": 500},
@@ -97,18 +95,8 @@ PAPER_SEARCHQA = Recipe(
         max_episode_steps=4,
     ),
     prompting=_TAGGED,
-    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", score_tokens=16384),
-    skills=Skills(max_step_skills=2),
-    iterations=150,
-    tasks=128,
-    rollouts=8,
-    games=64,
-    learning_rate=1e-6,
-    weight_decay=0.01,
-    kl_weight=0.001,
-    invalid_penalty=0.01,
+    model=PAPER_MODEL,
+    skills=PAPER_SKILLS.model_copy(update={"max_step_skills": 2}),
     advantage_mode="mean_std_norm",
-    train_uniform_groups=True,
-    eval_every=5,
-    checkpoint_every=5,
+    **PAPER | {"tasks": 128, "invalid_penalty": 0.01, "kl_weight": 0.001},
 )

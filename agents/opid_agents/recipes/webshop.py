@@ -8,6 +8,15 @@
 """
 
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
+from opid_agents.recipes.scales import (
+    PAPER,
+    PAPER_MODEL,
+    PAPER_SKILLS,
+    SMALL,
+    SMALL_MODEL,
+    SMALL_SKILLS,
+    SMALL_WARM_START,
+)
 
 TINY_WEBSHOP = Recipe(
     name="tiny-webshop",
@@ -64,53 +73,21 @@ SMALL_WEBSHOP = Recipe(
     about="a generated shop with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(env="opid/WebShop-v0", arguments={}, train_split="train", eval_split="test", max_episode_steps=15),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=Model(
-        path="HuggingFaceTB/SmolLM2-360M-Instruct",
-        device="auto",
-        dtype="bfloat16",
-        train_tokens=16384,
-        score_tokens=16384,
-    ),
-    warm_start=WarmStart(
-        expert="world",
-        demonstrations=400,
-        noise=0.0,
-        steps=300,
-        short_steps=0,
-        batch_episodes=2,
-        learning_rate=2e-5,
-        check_from=100,
-        check_every=100,
-        check_tasks=32,
-    ),
-    skills=Skills(episode_weight=0.1, step_weight=0.1, clip=2.0),
-    iterations=150,
-    tasks=16,
-    rollouts=8,
-    learning_rate=5e-6,
-    kl_weight=0.01,
+    model=SMALL_MODEL,
+    warm_start=SMALL_WARM_START.model_copy(update={"expert": "world", "noise": 0.0}),
+    skills=SMALL_SKILLS,
     advantage_mode="mean_norm",
     eval_tasks=128,
-    eval_every=25,
-    checkpoint_every=5,
+    **SMALL,
 )
 
 PAPER_WEBSHOP = Recipe(
     name="paper-webshop",
-    about="WebShop as published, Qwen2.5-3B-Instruct; world.arguments.data_dir= for the official products",
+    about="WebShop as published (world.arguments.data_dir= for the products), an analyzer at analyzer.base_url",
     world=World(env="opid/WebShop-v0", train_split="train", eval_split="test", max_episode_steps=15),
     prompting=_TAGGED,
-    model=Model(path="Qwen/Qwen2.5-3B-Instruct", device="auto", dtype="bfloat16", score_tokens=16384),
-    iterations=150,
-    tasks=16,
-    rollouts=8,
-    games=64,
-    learning_rate=1e-6,
-    weight_decay=0.01,
-    kl_weight=0.01,
-    invalid_penalty=0.1,
+    model=PAPER_MODEL,
+    skills=PAPER_SKILLS,
     advantage_mode="mean_norm",
-    train_uniform_groups=True,
-    eval_every=5,
-    checkpoint_every=5,
+    **PAPER,
 )

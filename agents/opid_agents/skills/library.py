@@ -16,6 +16,9 @@ from opid_agents.skills.extract import Skills
 from opid_agents.skills.reading import task_words
 from opid_gym.trajectory import Trajectory
 
+BESIDE_MODEL = "skill_library.jsonl"
+"""Name of the library of a model that was trained to be played with one."""
+
 
 @dataclass(frozen=True, slots=True)
 class LibrarySkill:
@@ -69,6 +72,11 @@ class SkillLibrary:
             if best is None or alike >= best[0]:
                 best = alike, entry.skill
         return best[1] if best else None
+
+    def save(self, model: Path) -> None:
+        """Put the library beside a model that is played with it; `LMAgent.make` finds it there."""
+        (model / BESIDE_MODEL).unlink(missing_ok=True)
+        append(model / BESIDE_MODEL, (entry for known in self._entries.values() for entry in known.values()))
 
     @classmethod
     def load(cls, file: Path, *, size: int = 64) -> SkillLibrary:
