@@ -101,10 +101,11 @@ def train(
         path = str(model.resolve()) if model else chosen.model.path
     chosen = change(chosen, {"model.path": path})
     screen = Screen(chosen.iterations)
-    begun = resume and (latest_checkpoint(out / "checkpoints") or RunFolder(out, 0).has_start())
-    started = None if begun or path else _warm_start(chosen, screen)
+    folder = RunFolder.open(out, chosen, resume=resume)
     with _resumable(out):
-        policy = run(chosen, out, policy=started, resume=resume, watch=screen)
+        begun = latest_checkpoint(folder.checkpoints) or folder.has_start()
+        started = None if begun or path else _warm_start(chosen, screen, out)
+        policy = run(chosen, out, policy=started, resume=True, watch=screen)
     result = evaluate_policy(chosen, policy, watch=screen, library=load_for_test(chosen, out))
     _save_evaluation(out / "evaluation.json", result)
     if as_json:
@@ -122,7 +123,11 @@ def pretrain(
 ) -> None:
     """Make a starting model by imitation of the world's expert: a small one from nothing, or on top of model.path."""
     chosen = load_recipe(recipe, changes)
-    policy = _warm_start(chosen, Screen(0))
+    try:
+        policy = _warm_start(chosen, Screen(0), out)
+    except KeyboardInterrupt:
+        talk.print("Stopped. The same command goes on from the latest look at the model.")
+        raise
     policy.save(out)
     if as_json:
         print(json.dumps({"model": str(out), "parameters": policy.model.num_parameters()}))
@@ -184,6 +189,7 @@ def quickstart(
     """The whole line in minutes: demonstrations, a small model, OPID, success before and after on held-back games."""
     chosen = load_recipe(recipe, changes)
     from opid_agents.learning.analysis import load_for_test
+    from opid_agents.learning.records import RunFolder
     from opid_agents.learning.train import evaluate_policy
     from opid_agents.learning.train import train as run
     from opid_agents.recipes.recipe import change
@@ -201,7 +207,9 @@ def quickstart(
         seconds[name], clock = time.perf_counter() - clock, time.perf_counter()
 
     talk.print("[bold]1. Warm start[/]: a small model imitates an expert, and learns to use hints.")
-    policy = _warm_start(chosen, screen)
+    RunFolder.open(out, chosen, resume=False)
+    with _resumable(out):
+        policy = _warm_start(chosen, screen, out)
     lap("warm start")
     talk.print(f"[bold]2. Before[/]: success on {chosen.world.eval_split}, games never trained on.")
     before = evaluate_policy(chosen, policy, watch=screen)
@@ -277,7 +285,7 @@ def _resumable(out: Path) -> Iterator[None]:
         raise
 
 
-def _warm_start(recipe: Recipe, screen: Screen) -> Policy:
+def _warm_start(recipe: Recipe, screen: Screen, out: Path) -> Policy:
     from opid_agents.learning.warm import Check, make_start
 
     def show(check: Check) -> None:
@@ -286,7 +294,7 @@ def _warm_start(recipe: Recipe, screen: Screen) -> Policy:
             f"follows hints {check.following:.1%}"
         )
 
-    return make_start(recipe, screen, on_check=show).policy
+    return make_start(recipe, screen, on_check=show, checkpoints=out / "warm_start").policy
 
 
 def _fresh(out: Path) -> Path:

@@ -66,6 +66,8 @@ def test_recipes_are_listed_and_explained():
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no model 'Qwen/Qwen2.5-3B-Instruct': .*hf download .*model.path=DIR"):
         commands.train([], recipe="paper-alfworld", out=tmp_path / "run")
+    with pytest.raises(ValueError, match="no model in 'elsewhere'"):  # nothing has begun there that could be lost
+        commands.train(["model.path=elsewhere"], recipe="paper-alfworld", out=tmp_path / "run")
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path):

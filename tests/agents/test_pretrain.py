@@ -1,9 +1,11 @@
 import collections
 import random
+from contextlib import nullcontext
 
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.vector import AutoresetMode
 from opid_agents.learning.pretrain import (
     Demonstrator,
@@ -17,9 +19,11 @@ from opid_agents.learning.pretrain import (
     spoken,
     warm_start,
 )
+from opid_agents.learning.train import Silent
 from opid_agents.learning.warm import make_start, world_text
 from opid_agents.lm import LMSettings
 from opid_agents.policy import ModelSize, Policy
+from opid_agents.recipes.recipe import change
 from opid_agents.tokenizer import train_tokenizer
 
 import opid_gym
@@ -162,3 +166,31 @@ def test_a_mix_that_is_none_is_refused(shares):
 def test_an_unknown_expert_is_named(path):
     with pytest.raises(ValueError, match=r"no expert .*module:Class"):
         load_expert(path)
+
+
+def test_a_start_that_was_interrupted_goes_on_and_is_the_one_of_an_unbroken_run(tmp_path):
+    recipe = tiny_recipe("warm_start.check_every=10", "warm_start.check_from=30")
+    whole = make_start(recipe)
+    for seed, killed_at in ((1, 25), (0, 12), (0, 28)):  # the first one, of another recipe, must leave no trace
+        with pytest.raises(KeyboardInterrupt):
+            make_start(change(recipe, {"seed": seed}), Interrupts(killed_at), checkpoints=tmp_path / "warm")
+    broken = make_start(recipe, checkpoints=tmp_path / "warm")
+    assert broken.checks == whole.checks
+    pairs = zip(broken.policy.model.parameters(), whole.policy.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not (tmp_path / "warm").exists()
+
+
+class Interrupts(Silent):
+    """Somebody who presses Ctrl-C at the update with this number, counted from the beginning."""
+
+    def __init__(self, update):
+        self.left = update
+
+    def stage(self, name, total):
+        return nullcontext(self.advance if name == "imitate" else lambda done: None)
+
+    def advance(self, done):
+        self.left -= done
+        if not self.left:
+            raise KeyboardInterrupt

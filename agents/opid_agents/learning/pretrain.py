@@ -12,12 +12,21 @@ import random
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from opid_agents.learning.checkpoint import (
+    Progress,
+    latest_checkpoint,
+    load_optimizer,
+    load_progress,
+    save_checkpoint,
+    stream,
+)
 from opid_agents.learning.optimizer import make_optimizer
 from opid_agents.learning.samples import view_at
 from opid_agents.lm import LMSettings, fit_prompt
@@ -296,8 +305,12 @@ def warm_start(
     seed: int = 0,
     check: Callable[[int], bool] = lambda step: False,
     on_step: Callable[[int, float], None] | None = None,
+    checkpoints: Path | None = None,
 ) -> int:
     """Train `policy` in place on `data` by maximum likelihood of the expert's replies.
+
+    Each update's examples are drawn from a random stream of its own, so that going on from a checkpoint makes the
+    model of an unbroken run.
 
     Args:
         policy: what is trained.
@@ -306,15 +319,21 @@ def warm_start(
         seed: of the drawing of examples.
         check: called with the number of updates made, every `settings.check_every`; True stops.
         on_step: called after each update with its number and loss (for progress bars).
+        checkpoints: one is written here after each check. If there is one already, `policy` is taken to be its, and
+            the updates go on from there.
 
     Returns:
         How many updates were made.
     """
-    rng = random.Random(seed)
     optimizer = make_optimizer(
         policy.trained(), learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.98)
     )
-    for step in range(1, settings.steps + 1):
+    made = 0
+    if checkpoints is not None and (latest := latest_checkpoint(checkpoints)) is not None:
+        load_optimizer(latest, optimizer)
+        made = load_progress(latest).iteration
+    for step in range(made + 1, settings.steps + 1):
+        rng = random.Random(stream(seed, step))
         rate = settings.learning_rate * min(1.0, step / settings.warmup_steps) * (1 - 0.9 * step / settings.steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -333,8 +352,11 @@ def warm_start(
         optimizer.zero_grad(set_to_none=True)
         if on_step is not None:
             on_step(step, loss)
-        if step >= settings.check_from and step % settings.check_every == 0 and check(step):
-            return step
+        if step % settings.check_every == 0:
+            if step >= settings.check_from and check(step):
+                return step
+            if checkpoints is not None:
+                save_checkpoint(checkpoints, policy, optimizer, Progress(iteration=step))
     return settings.steps
 
 

@@ -48,7 +48,7 @@ class RunFolder:
         folder = cls(path, recipe.keep_trajectories)
         file = path / "recipe.json"
         mine = recipe.model_dump(mode="json")
-        if file.is_file():
+        if file.is_file() and folder.has_begun():
             theirs = _complete(json.loads(file.read_text(encoding="utf-8")))
             if not resume:
                 raise ValueError(f"{str(path)!r} holds a run already; resume it (--resume) or choose another folder")
@@ -91,6 +91,11 @@ class RunFolder:
     def has_start(self) -> bool:
         """Whether the starting policy is there."""
         return any((self.start / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
+
+    def has_begun(self) -> bool:
+        """Whether there is anything to go on from; a run that found no model, for one, has left nothing but its
+        recipe."""
+        return self.has_start() or any((self.path / name).exists() for name in ("warm_start", "metrics.jsonl"))
 
     def forget_after(self, progress: Progress) -> None:
         """Drop lines of iterations after the checkpoint, and a line that a sudden end left unfinished."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-from opid_agents.learning.checkpoint import stream
+from opid_agents.learning.checkpoint import latest_checkpoint, load_progress, stream
 from opid_agents.learning.pretrain import (
     Demonstrator,
     HintMix,
@@ -25,6 +28,7 @@ from opid_gym.rollout import play
 from opid_gym.trajectory import Trajectory
 
 _DEMO_GAMES = 128
+_USED = {"seed", "world", "prompting", "model", "warm_start", "eval_temperature"}  # what a start depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +52,20 @@ class WarmStartResult:
 
 
 def make_start(
-    recipe: Recipe, watch: Watcher | None = None, on_check: Callable[[Check], None] | None = None
+    recipe: Recipe,
+    watch: Watcher | None = None,
+    on_check: Callable[[Check], None] | None = None,
+    *,
+    checkpoints: Path | None = None,
 ) -> WarmStartResult:
     """Make the starting policy of a recipe.
 
     Args:
-        recipe: its parts ``world``, ``prompting``, ``model`` and ``warm_start`` are used.
+        recipe: its parts ``world``, ``prompting``, ``model`` and ``warm_start`` are used, and ``seed``.
         watch: is told how it goes.
         on_check: is told about each look at the policy.
+        checkpoints: a folder for what is needed to go on after an interruption, which the next call with the same
+            values does; it is removed in the end.
     """
     watch = watch or Silent()
     set_threads(recipe)
@@ -79,7 +89,10 @@ def make_start(
     demonstrations, unseen = played[: len(shown)], played[len(shown) :]
 
     model = recipe.model
-    if model.path:
+    begun = _begun(checkpoints, recipe) if checkpoints is not None else None
+    if begun is not None:
+        policy = Policy.load(begun, dtype=model.dtype)
+    elif model.path:
         policy = Policy.load(model.path, dtype=model.dtype)
     else:
         with watch.stage("train tokenizer", 0):
@@ -104,6 +117,8 @@ def make_start(
         return checks[-1].success >= warm.stop_success
 
     with watch.stage("imitate", warm.steps) as advance:
+        if begun is not None:
+            advance(load_progress(begun).iteration)
         steps = warm_start(
             policy,
             data,
@@ -119,10 +134,25 @@ def make_start(
             seed=stream(recipe.seed, "imitation"),
             check=check,
             on_step=lambda step, loss: advance(1),
+            checkpoints=checkpoints,
         )
+    if checkpoints is not None:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     envs.close()
     success = sum(trajectory.success for trajectory in demonstrations) / len(demonstrations)
     return WarmStartResult(policy, steps, tuple(checks), len(demonstrations), success)
+
+
+def _begun(checkpoints: Path, recipe: Recipe) -> Path | None:
+    """The latest checkpoint of a warm start by this recipe; those of another one are removed."""
+    mine = recipe.model_dump(mode="json", include=_USED)
+    file = checkpoints / "recipe.json"
+    if file.is_file() and json.loads(file.read_text(encoding="utf-8")) == mine:
+        return latest_checkpoint(checkpoints)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.mkdir(parents=True)
+    file.write_text(json.dumps(mine), encoding="utf-8")
+    return None
 
 
 def world_text(settings: LMSettings, trajectories: list[Trajectory]) -> list[str]:
