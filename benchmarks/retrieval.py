@@ -9,7 +9,10 @@ engine builds in a process of its own and searches in another one, one thread, i
 get a part of the corpus, because making vectors takes so long, and BM25 is measured on that part too.
 
 - ``queries_per_cpu_second``: median of three passes over all queries, passages fetched, processor time of the whole
-  process (a Java virtual machine's threads included);
+  process (a Java virtual machine's threads included); ``first_pass_queries_per_cpu_second`` is that of the first one,
+  when nothing has been asked before;
+- ``recall_at_3_less_lucenes``: by kind of query, the difference on the same queries and its 95 % interval (bootstrap
+  over queries);
 - ``build_seconds``: wall time of `build_index`, corpus file to complete folder, and ``build_cpu_seconds``;
 - ``open_seconds``: `open_index` in a fresh process, importing the engine included;
 - ``memory_mb``: resident after the queries, mapped files that happen to be in memory included, and ``private_mb``
@@ -42,6 +45,7 @@ from invented_corpus import InventedCorpus
 from rich.console import Console
 from rich.table import Table
 
+from opid_gym.bench.statistics import mean_interval
 from opid_gym_envs.searchqa.corpus import Passage, read_corpus, write_corpus
 from opid_gym_envs.searchqa.factbook import load_factbook
 from opid_gym_envs.searchqa.retrievers import build_index, open_index
@@ -82,11 +86,29 @@ def measure_engines(folder: Path, arguments: argparse.Namespace) -> dict[str, An
     invented = InventedCorpus(arguments.seed)
     whole = write(folder / "whole", invented, list(invented.passages(arguments.passages)), arguments.queries)
     results = {name: measure(name, whole) for name in arguments.engines if name not in ON_A_PART}
+    compare_with_lucene(results, whole)
     if arguments.part and (slow := [name for name in arguments.engines if name in ON_A_PART]):
         part = write(folder / "part", invented, part_of(invented, arguments.part), QUERIES_OF_THE_PART)
         for name in ("bm25", *slow):
             results[name if name in ON_A_PART else f"{name}_on_the_part"] = measure(name, part)
     return results
+
+
+def compare_with_lucene(results: dict[str, Any], folder: Path) -> None:
+    """Add to each row how its recall differs from Lucene's on the same queries, if Lucene is among them."""
+    if "absent" in results.get("lucene", {"absent": "not asked for"}):
+        return
+    judge = json.loads((folder / "lucene.found.json").read_text())
+    for name, row in results.items():
+        if name == "lucene" or "absent" in row:
+            continue
+        found = json.loads((folder / f"{name}.found.json").read_text())
+        row["recall_at_3_less_lucenes"] = {}
+        for kind, values in found.items():
+            differences = [[one - other] for one, other in zip(values, judge[kind], strict=True)]
+            interval = mean_interval(differences)
+            numbers = (interval.estimate, interval.low, interval.high)
+            row["recall_at_3_less_lucenes"][kind] = [round(number, 4) for number in numbers]
 
 
 def measure_growth(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -191,8 +213,10 @@ def search(engine: str, folder: str) -> dict[str, Any]:
     for (kind, _, ids), of_query in zip(queries, hits, strict=True):
         found[kind].append(any(hit.id in ids for hit in of_query))
     memory = process.memory_full_info()
+    Path(folder, f"{engine}.found.json").write_text(json.dumps(found))
     return {
         "queries_per_cpu_second": round(len(queries) / median(passes), 1),
+        "first_pass_queries_per_cpu_second": round(len(queries) / passes[0], 1),
         "cpu_ms_per_query": round(1000 * median(passes) / len(queries), 4),
         "open_seconds": round(opened, 4),
         "memory_mb": round(memory.rss / 1e6),

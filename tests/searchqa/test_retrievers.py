@@ -1,13 +1,15 @@
 """What every retriever owes its callers, on a small corpus in which the right answers are plain."""
 
 import json
+import math
 import random
 
 import numpy as np
 import pytest
 
 from opid_gym_envs.searchqa.corpus import Passage, write_corpus
-from opid_gym_envs.searchqa.retrievers import IndexMismatch, Retriever, build_index, make_retriever, open_index
+from opid_gym_envs.searchqa.retrievers import IndexMismatch, Retriever, bm25, build_index, make_retriever, open_index
+from opid_gym_envs.searchqa.retrievers.words import FILLER
 from tests.searchqa.servers import PLACES, TOPICS, corpus
 
 STRANGE = [
@@ -116,6 +118,44 @@ class TestBM25:
         retriever = make_retriever("bm25", corpus=corpus(), cache_dir=tmp_path)
         assert [hit.id for hit in retriever.search(["walrus"], 10)[0]] == [f"walrus-{place}" for place in PLACES]
 
+    def test_scores_are_those_of_bm25_with_lucenes_weight_of_length(self, tmp_path):
+        """The formula, k1 = 1.2 and b = 0.4, over passages whose lengths the index keeps exactly."""
+        lengths = [4, 8, 12, 4, 8, 12]
+        words = [
+            ["apple"] * (number // 3 + 1) + ["pear"] * (length - number // 3 - 1)
+            for number, length in enumerate(lengths)
+        ]
+        passages = [Passage(str(number), "", " ".join(text)) for number, text in enumerate(words)]
+        hits = make_retriever("bm25", corpus=passages, cache_dir=tmp_path).search(["apple"], 6)[0]
+        idf = math.log(1 + 0.5 / 6.5)  # all six have it
+        for hit in hits:
+            frequency = words[int(hit.id)].count("apple")
+            norm = 1.2 * (1 - 0.4 + 0.4 * lengths[int(hit.id)] / 8)
+            assert hit.score == pytest.approx(idf * 2.2 * frequency / (frequency + norm), rel=1e-5)
+
+    def test_no_query_finds_what_makes_passages_longer(self, tmp_path):
+        retriever = make_retriever("bm25", corpus=corpus(), cache_dir=tmp_path)
+        assert retriever.search([FILLER, f"{FILLER}s", f"{FILLER}'s"], 3) == [[], [], []]
+        assert retriever.search([f"{FILLER} walrus"], 3) == retriever.search(["walrus"], 3)
+
+    @pytest.mark.parametrize("k", [1, 3, 40, 1000])
+    def test_looking_at_few_passages_finds_the_same_as_looking_at_all(self, tmp_path, monkeypatch, k):
+        """Words of very different frequency, some of them often in one passage, some twice in a query."""
+        pick = random.Random(k)
+        words = [f"word{number}" for number in range(60)]
+        weights = [1 / (number + 1) for number in range(60)]
+        texts = [" ".join(pick.choices(words, weights, k=pick.randint(3, 60))) for _ in range(1_500)]
+        passages = [Passage(str(number), "", text) for number, text in enumerate(texts)]
+        retriever = make_retriever("bm25", corpus=passages, cache_dir=tmp_path)
+        queries = [" ".join(pick.choices(words, k=pick.randint(1, 9))) for _ in range(150)]
+        monkeypatch.setattr(bm25, "SEARCH", 0)
+        monkeypatch.setattr(bm25, "LOOK_UP", 0)  # never too dear
+        results = retriever.search(queries, k)
+        monkeypatch.setattr(bm25, "MOST_TERMS", 0)
+        for hits, expected in zip(results, retriever.search(queries, k), strict=True):
+            assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], rel=1e-5)
+            assert len({hit.id for hit in hits}) == len(hits)
+
 
 class TestMakeRetriever:
     def test_a_ready_retriever_is_taken_as_it_is(self, tmp_path):
@@ -171,6 +211,17 @@ class TestIndex:
         manifest.write_text("[]")
         with pytest.raises(IndexMismatch, match="not the manifest of an index"):
             open_index(tmp_path / "index")
+
+    def test_refuses_an_index_that_an_engine_wrote_otherwise_before(self, tmp_path):
+        build_index(corpus(), tmp_path / "index")
+        manifest = tmp_path / "index" / "manifest.json"
+        row = json.loads(manifest.read_text())
+        del row["engine_format"]  # as the first version wrote it
+        manifest.write_text(json.dumps(row))
+        with pytest.raises(IndexMismatch, match=r"has format 1 of bm25, .* this version reads 2: build it again"):
+            open_index(tmp_path / "index")
+        with pytest.raises(IndexMismatch, match="format 1 of bm25, not 2: give another folder"):
+            build_index(corpus(), tmp_path / "index")
 
     def test_refuses_a_folder_with_something_else(self, tmp_path):
         (tmp_path / "diary.txt").write_text("dear")

@@ -105,7 +105,7 @@ def cached_index(
     kind = engine_class(engine)
     complete = complete_settings(kind, engine, settings or {})
     fixed = {key: value for key, value in sorted(complete.items()) if key not in kind.SEARCH_SETTINGS}
-    key = sha256(repr((corpus_fingerprint(corpus), fixed)).encode()).hexdigest()[:16]
+    key = sha256(repr((corpus_fingerprint(corpus), kind.FORMAT, fixed)).encode()).hexdigest()[:16]
     folder = (Path(cache_dir) if cache_dir is not None else cache_home() / "indexes") / f"{engine}-{key}"
     build_index(corpus, folder, engine, settings, stage)
     return folder

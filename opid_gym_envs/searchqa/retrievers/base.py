@@ -116,6 +116,8 @@ class IndexedRetriever(ABC):
         settings: values for `SETTINGS`, completed by `complete_settings`.
     """
 
+    # Raised when the engine can no longer read what `build` wrote before.
+    FORMAT: ClassVar[int] = 1
     # The engine's settings and their defaults. Those in SEARCH_SETTINGS can differ from search to search; the others
     # are part of what the index is.
     SETTINGS: ClassVar[Mapping[str, Any]] = {}

@@ -46,6 +46,7 @@ class Hybrid(IndexedRetriever):
         parts: engines and their settings, e.g. ``{"bm25": {}, "dense": {"model": "intfloat/e5-base-v2"}}``.
     """
 
+    FORMAT = 2  # raised with those of its parts
     SETTINGS = {"parts": {"bm25": {}, "dense": {}}}  # noqa: RUF012  (declared as a ClassVar of a Mapping above)
 
     def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ ENGINES = {
     "lucene": "opid_gym_envs.searchqa.retrievers.lucene:Lucene",
     "hybrid": "opid_gym_envs.searchqa.retrievers.hybrid:Hybrid",
 }
-# Raised when an index of before can no longer be read.
+# Of the folder; raised when an index of before can no longer be read, whatever its engine.
 FORMAT = 1
 MANIFEST = "manifest.json"
 
@@ -53,6 +53,7 @@ class Manifest:
         complete: whether the build has come to its end.
         opid_gym: version that built it.
         format: version of the folder's layout.
+        engine_format: version of the engine's files, `IndexedRetriever.FORMAT`.
     """
 
     engine: str
@@ -62,6 +63,7 @@ class Manifest:
     complete: bool = False
     opid_gym: str = opid_gym.__version__
     format: int = FORMAT
+    engine_format: int = 1
 
 
 def build_index(
@@ -88,7 +90,8 @@ def build_index(
     """
     folder = Path(folder)
     kind = engine_class(engine)
-    wanted = Manifest(engine, complete_settings(kind, engine, settings or {}), corpus_fingerprint(corpus))
+    complete = complete_settings(kind, engine, settings or {})
+    wanted = Manifest(engine, complete, corpus_fingerprint(corpus), engine_format=kind.FORMAT)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         found = _agreeing(folder, wanted, kind)
@@ -144,6 +147,11 @@ def open_index(
     if engine is not None and engine != manifest.engine:
         raise IndexMismatch(f"the index in {str(folder)!r} is of engine {manifest.engine!r}, not {engine!r}")
     kind = engine_class(manifest.engine)
+    if manifest.engine_format != kind.FORMAT:
+        raise IndexMismatch(
+            f"the index in {str(folder)!r} has format {manifest.engine_format} of {manifest.engine}, which opid-gym "
+            f"{manifest.opid_gym} wrote; this version reads {kind.FORMAT}: build it again, in another folder"
+        )
     wanted = complete_settings(kind, manifest.engine, {**manifest.settings, **(settings or {})})
     for key in sorted(set(wanted) - kind.SEARCH_SETTINGS):
         if wanted[key] != manifest.settings[key]:
@@ -217,6 +225,8 @@ def _agreeing(folder: Path, wanted: Manifest, kind: type[IndexedRetriever]) -> M
     else:
         changed = [key for key in sorted(fixed) if found.settings.get(key) != wanted.settings[key]]
         differences += [f"{key}={found.settings.get(key)!r}, not {wanted.settings[key]!r}" for key in changed]
+        if found.engine_format != wanted.engine_format:
+            differences.append(f"format {found.engine_format} of {found.engine}, not {wanted.engine_format}")
     if differences:
         raise IndexMismatch(f"{str(folder)!r} holds an index of {'; '.join(differences)}: give another folder")
     return found

