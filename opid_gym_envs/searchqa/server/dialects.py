@@ -18,8 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+import msgspec
 
 from opid_gym_envs.searchqa.retrievers.base import Hit
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 # Most passages a query can ask for.
 MOST = 1_000
@@ -68,7 +72,7 @@ def read_request(body: bytes, default_k: int) -> Request:
     """
     packed = bool(body) and (body[0] >> 4 == 0x8 or body[0] in (0xDE, 0xDF))  # how a msgpack map begins, and no JSON
     try:
-        fields = msgpack.unpackb(body) if packed else json.loads(body)
+        fields = msgpack.unpackb(body) if packed else _loads(body)
     except Exception as error:  # msgpack has errors of its own, not all of them ValueErrors
         raise BadRequest(f"the body is not {'msgpack' if packed else 'JSON'}: {str(error) or 'incomplete'}") from None
     if not isinstance(fields, Mapping):
@@ -101,7 +105,17 @@ def write_answer(request: Request, results: Sequence[Sequence[Hit]]) -> bytes:
     if request.packed:
         packed: bytes = msgpack.packb({"result": rows[0] if request.flat else rows}, unicode_errors="replace")
         return packed
-    return json.dumps({"result": rows}).encode()
+    try:
+        return _encode({"result": rows})
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can only have as an escape
+        return json.dumps({"result": rows}).encode()
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, RecursionError):  # the standard library takes more, such as half a surrogate pair
+        return json.loads(body)
 
 
 def _row(hit: Hit, request: Request) -> dict[str, Any]:

@@ -34,4 +34,7 @@ def serve_single(
     with socket.create_server((host, port), backlog=BACKLOG) as listening:
         app = index_app(folder, options)
         announce(f"http://{host}:{listening.getsockname()[1]}")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=60)).run([listening])
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, proxy_headers=False, ws="none", timeout_keep_alive=60
+        )
+        uvicorn.Server(config).run([listening])
