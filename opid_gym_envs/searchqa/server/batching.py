@@ -16,6 +16,9 @@ class Busy(Exception):
     """The queue is full: come back later."""
 
 
+# How long a batch waits for others, as a share of what the last one took.
+PATIENCE = 0.1
+
 _Result = list[list[Hit]] | Exception
 
 
@@ -30,8 +33,10 @@ class Batcher:
     """Makes batches of concurrent requests for one retriever.
 
     While a batch is being searched, requests collect; what has collected is the next batch, up to `batch_size`
-    queries. A request that arrives at rest waits `window` seconds for others. Requests with different numbers of
-    passages share a batch but not a search, so that each gets what it would get alone.
+    queries. Clients that have just been answered are likely to ask again at once, and together their queries are
+    cheaper: so the next batch waits until as many queries are there as the last one had, but no longer than a tenth of
+    what that one took. A request that arrives at rest waits `window` seconds for others. Requests with different
+    numbers of passages share a batch but not a search, so that each gets what it would get alone.
 
     Args:
         retriever: searches, in a thread of its own.
@@ -55,6 +60,7 @@ class Batcher:
         self._batch_size, self._window, self._observe = batch_size, window, observe
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
+        self._enough = 1  # so many queries that wait set it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retriever")
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
@@ -68,12 +74,15 @@ class Batcher:
         """
         if self._closing or self.waiting + len(queries) > self.limit:
             raise Busy
+        if not queries:
+            return []
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         request = _Waiting(queries, k, asyncio.get_running_loop().create_future())
         self._queue.append(request)
         self.waiting += len(queries)
-        self._arrived.set()
+        if self.waiting >= self._enough:
+            self._arrived.set()
         return await request.future
 
     async def close(self) -> None:
@@ -88,12 +97,12 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while self._queue or not self._closing:
             if not self._queue:
-                self._arrived.clear()
-                await self._arrived.wait()
+                await self._wait_for(1)
                 if self._window:
                     await asyncio.sleep(self._window)
                 continue
             batch = self._take()
+            started = loop.time()
             results = await loop.run_in_executor(self._thread, self._search, batch)
             for request, result in zip(batch, results, strict=True):
                 if request.future.done():  # its client has gone
@@ -102,6 +111,19 @@ class Batcher:
                     request.future.set_exception(result)
                 else:
                     request.future.set_result(result)
+            if not self._closing:
+                await self._wait_for(sum(len(request.queries) for request in batch), PATIENCE * (loop.time() - started))
+
+    async def _wait_for(self, count: int, seconds: float | None = None) -> None:
+        """Return when so many queries wait, after so many seconds, or when it is closing."""
+        self._enough = count
+        self._arrived.clear()
+        if self.waiting >= count:
+            return
+        timer = asyncio.get_running_loop().call_later(seconds, self._arrived.set) if seconds is not None else None
+        await self._arrived.wait()
+        if timer is not None:
+            timer.cancel()
 
     def _take(self) -> list[_Waiting]:
         batch = [self._queue.popleft()]
