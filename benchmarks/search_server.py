@@ -7,9 +7,14 @@ engine, in turns, on the loopback interface. The reference has the shape of Sear
 ``retrieval_server.py``: FastAPI, a body declared with pydantic, a handler that is no coroutine (so that FastAPI runs it
 in a thread), one search for each request. Ours is what ``opid-gym serve search`` starts.
 
-Clients are connections of one process, speaking HTTP/1.1 by hand so that they cost little; each sends its next request
-when it has its answer. Every answer is compared with what the engine says when it is asked directly: a wrong pairing of
-request and answer cannot go unnoticed, since the queries have different answers.
+Clients are connections of one process that does nothing but send bodies made beforehand and look at answers, so that
+they cost little of the machine (``client_cpu_us_per_request``); each sends its next request when it has its answer.
+Every answer must have the ids that the engine finds for this query when it is asked directly, and no others: a wrong
+pairing of request and answer cannot go unnoticed, since the queries have different answers.
+
+The vectors of `dense` are of the first 32 tokens of 50,000 passages, because making them takes minutes of processor
+time, and comparing a query with a vector costs the same whatever the vector is of. Indexes are kept below
+`opid_gym.data.cache_home` for the next time.
 
 - ``requests_per_second``: answers over wall time, clients and server sharing the machine;
 - ``requests_per_cpu_second``: over the server's own processor time, which other load on the machine distorts least;
@@ -20,22 +25,21 @@ request and answer cannot go unnoticed, since the queries have different answers
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
 import re
+import selectors
+import socket
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -45,12 +49,18 @@ from invented_corpus import InventedCorpus
 from rich.console import Console
 from rich.table import Table
 
-from opid_gym_envs.searchqa.retrievers import build_index, open_index
+from opid_gym_envs.searchqa.retrievers import cached_index, open_index
 
 TOPK = 3
 ROUNDS = 3
-# Passages each engine gets: vectors are slow to make, and what is measured is the server.
-PASSAGES = {"bm25": 20_000, "dense": 500}
+PASSAGES = {"bm25": 20_000, "dense": 50_000}
+SETTINGS: dict[str, dict[str, Any]] = {"dense": {"max_length": 32}}
+# Threads of PyTorch and FAISS. The reference searches in as many threads as requests are under way, and is slower if
+# each of these has several.
+THREADS = {"reference": 1, "ours": os.cpu_count() or 1}
+# Scores closer than this may change places: how a batch is composed changes the last digits of vectors.
+CLOSE = 1e-4
+CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 talk = Console(stderr=True)
 
 
@@ -67,9 +77,8 @@ def main() -> None:
         serve_reference(Path(arguments.reference))
         return
     results: dict[str, Any] = {"settings": settings(arguments)}
-    with tempfile.TemporaryDirectory() as folder:
-        for engine in arguments.engines:
-            results[engine] = measure(engine, Path(folder, engine), arguments)
+    for engine in arguments.engines:
+        results[engine] = measure(engine, arguments)
     if arguments.json:
         print(json.dumps(results))
         return
@@ -82,24 +91,20 @@ def main() -> None:
     Console().print(table)
 
 
-def measure(engine: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(engine: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Both servers with one engine."""
     invented = InventedCorpus()
-    passages = list(islice(invented.passages(PASSAGES[engine]), PASSAGES[engine]))
-    build_index(passages, folder, engine)
-    retriever = open_index(folder)
-    queries = list(dict.fromkeys(text for text, _ in invented.queries(passages, arguments.queries)))
-    expected = [[hit.id for hit in hits] for hits in retriever.search(queries, TOPK)]
-    retriever.close()
+    passages = list(invented.passages(PASSAGES[engine]))
+    folder = cached_index(passages, engine, SETTINGS.get(engine))
+    requests = list(questions(folder, [text for text, _ in invented.queries(passages, arguments.queries)]))
     ours = [sys.executable, "-m", "opid_gym.cli", "serve", "search", "--index", str(folder), "--port", "0"]
     reference = [sys.executable, __file__, "--reference", str(folder)]
-    rows: dict[str, Any] = {"passages": len(passages), "queries": len(queries)}
-    with serving(reference) as one, serving(ours) as other:
+    rows: dict[str, Any] = {"passages": len(passages), "queries": len(requests)}
+    with serving(reference, THREADS["reference"]) as one, serving(ours, THREADS["ours"]) as other:
         loads = {"reference": Load(*one), "ours": Load(*other)}
         for _ in range(ROUNDS):  # in turns, so that what else the machine does meets both
             for of_server in loads.values():
-                seconds = arguments.seconds / ROUNDS
-                asyncio.run(of_server.run(queries, expected, arguments.clients, seconds))
+                of_server.run(requests, arguments.clients, arguments.seconds / ROUNDS)
     for name, of_server in loads.items():
         rows[name] = of_server.figures()
         talk.print(f"{engine}, {name}: {rows[name]}")
@@ -110,6 +115,28 @@ def measure(engine: str, folder: Path, arguments: argparse.Namespace) -> dict[st
     return rows
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request as it goes over the wire, and the ids that its answer must have, in quotation marks."""
+
+    request: bytes
+    ids: list[bytes]
+
+
+def questions(folder: Path, texts: Iterable[str]) -> Iterator[Question]:
+    """The questions among the texts that have `TOPK` passages which are clearly the best."""
+    retriever = open_index(folder)
+    texts = list(dict.fromkeys(texts))
+    for text, hits in zip(texts, retriever.search(texts, TOPK + 1), strict=True):
+        if len(hits) <= TOPK or hits[-2].score - hits[-1].score < CLOSE * hits[-1].score:
+            continue
+        body = json.dumps({"queries": [text], "topk": TOPK, "return_scores": True}).encode()
+        head = "POST /retrieve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        yield Question(request, [json.dumps(hit.id).encode() for hit in hits[:TOPK]])
+    retriever.close()
+
+
 class Load:
     """What clients get from a server, over all rounds."""
 
@@ -117,18 +144,19 @@ class Load:
         self.port, self.process = port, process
         self.times: list[float] = []
         self.wrong = self.failed = 0
-        self.seconds = self.cpu = 0.0
+        self.seconds = self.cpu = self.own_cpu = 0.0
 
-    async def run(self, queries: list[str], expected: list[list[str]], clients: int, seconds: float) -> None:
+    def run(self, questions: list[Question], clients: int, seconds: float) -> None:
         """A round: a second to warm up, then so many clients for so many seconds."""
-        for note, length in ((False, 1.0), (True, seconds)):
-            cpu, started = sum(self.process.cpu_times()[:2]), time.perf_counter()
-            places = [number * len(queries) // clients for number in range(clients)]
-            end = started + length
-            await asyncio.gather(*(self._client(queries, expected, place, end, note) for place in places))
-            if note:
-                self.seconds += time.perf_counter() - started
-                self.cpu += sum(self.process.cpu_times()[:2]) - cpu
+        self._clients(questions, clients, 1.0)
+        cpu, own_cpu, started = sum(self.process.cpu_times()[:2]), time.process_time(), time.perf_counter()
+        times, wrong, failed = self._clients(questions, clients, seconds)
+        self.seconds += time.perf_counter() - started
+        self.own_cpu += time.process_time() - own_cpu
+        self.cpu += sum(self.process.cpu_times()[:2]) - cpu
+        self.times += times
+        self.wrong += wrong
+        self.failed += failed
 
     def figures(self) -> dict[str, Any]:
         """Of all rounds."""
@@ -141,34 +169,74 @@ class Load:
             "p99_ms": round(float(p99), 2),
             "wrong": self.wrong,
             "failed": self.failed,
+            "client_cpu_us_per_request": round(self.own_cpu / len(self.times) * 1e6, 1),
         }
 
-    async def _client(self, queries: list[str], expected: list[list[str]], place: int, end: float, note: bool) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        head = "POST /retrieve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        while time.perf_counter() < end:
-            place = (place + 1) % len(queries)
-            body = json.dumps({"queries": [queries[place]], "topk": TOPK, "return_scores": True}).encode()
-            started = time.perf_counter()
-            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            answer_head = await reader.readuntil(b"\r\n\r\n")
-            length = int(re.search(rb"content-length: (\d+)", answer_head, re.IGNORECASE)[1])
-            answer = await reader.readexactly(length)
-            if note:
-                self.times.append(time.perf_counter() - started)
-            if b" 200 " not in answer_head.split(b"\r\n", 1)[0]:
-                self.failed += 1
-                continue
-            (result,) = json.loads(answer)["result"]
-            # Not the order: how a batch is composed changes the last digits of vectors, and so ties.
-            self.wrong += {hit["document"]["id"] for hit in result} != set(expected[place])
-        writer.close()
+    def _clients(self, questions: list[Question], clients: int, seconds: float) -> tuple[list[float], int, int]:
+        """The time each answer took; how many were wrong, and how many no answers."""
+        times: list[float] = []
+        wrong = failed = 0
+        with selectors.DefaultSelector() as ready:
+            for number in range(clients):
+                client = Client(self.port, number * len(questions) // clients)
+                ready.register(client.socket, selectors.EVENT_READ, client)
+                client.ask(questions)
+            end = time.perf_counter() + seconds
+            while ready.get_map():
+                for key, _ in ready.select():
+                    answer = key.data.read()
+                    if answer is None:
+                        continue
+                    now = time.perf_counter()
+                    times.append(now - key.data.asked)
+                    if not answer.startswith(b"HTTP/1.1 200 "):
+                        failed += 1
+                    else:
+                        ids = key.data.question.ids
+                        wrong += answer.count(b'"contents"') != len(ids) or not all(id in answer for id in ids)
+                    if now < end:
+                        key.data.ask(questions)
+                    else:
+                        ready.unregister(key.data.socket)
+                        key.data.socket.close()
+        return times, wrong, failed
+
+
+class Client:
+    """A connection that asks one question after the other."""
+
+    def __init__(self, port: int, place: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.place = place
+        self.received = b""
+
+    def ask(self, questions: list[Question]) -> None:
+        """Send the next question."""
+        self.place = (self.place + 1) % len(questions)
+        self.question = questions[self.place]
+        self.asked = time.perf_counter()
+        self.socket.sendall(self.question.request)
+
+    def read(self) -> bytes | None:
+        """Take what is there; the answer if it is complete."""
+        part = self.socket.recv(1 << 18)
+        if not part:
+            raise ConnectionError("the server closed a connection")
+        self.received += part
+        head = self.received.find(b"\r\n\r\n")
+        length = CONTENT_LENGTH.search(self.received, 0, head + 2) if head >= 0 else None
+        if length is None or len(self.received) < head + 4 + int(length[1]):
+            return None
+        answer, self.received = self.received, b""
+        return answer
 
 
 @contextmanager
-def serving(command: list[str]) -> Iterator[tuple[int, psutil.Process]]:
+def serving(command: list[str], threads: int) -> Iterator[tuple[int, psutil.Process]]:
     """Port and process of a server that says its address on standard error; ended afterwards."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
         try:
             said = ""
             while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", said)):
@@ -183,8 +251,6 @@ def serving(command: list[str]) -> Iterator[tuple[int, psutil.Process]]:
 
 def serve_reference(folder: Path) -> None:
     """The shape of Search-R1's server over an index of ours."""
-    import socket
-
     import uvicorn
     from fastapi import FastAPI
     from pydantic import BaseModel
@@ -219,6 +285,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
         "clients": arguments.clients,
         "seconds": arguments.seconds,
         "topk": TOPK,
+        "threads": THREADS,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
     }

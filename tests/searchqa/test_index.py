@@ -5,7 +5,9 @@ import re
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib import import_module
 
+import numpy as np
 import pytest
 
 from opid_gym_envs.searchqa.corpus import CorpusError, Passage, read_corpus, write_corpus
@@ -150,6 +152,17 @@ class TestDenseIndex:
             build_index(corpus(), tmp_path / "index", "dense", {"max_length": 128})
         with pytest.raises(IndexMismatch, match="has max_length=256, not 128"):
             open_index(tmp_path / "index", settings={"max_length": 128})
+
+    @pytest.mark.parametrize("k", [1, 7, 50])
+    def test_comparing_in_blocks_is_comparing_all(self, monkeypatch, k):
+        dense = import_module("opid_gym_envs.searchqa.retrievers.dense")
+        rng = np.random.default_rng(k)
+        queries, vectors = rng.normal(size=(5, 8)).astype("f4"), rng.normal(size=(50, 8)).astype("f4")
+        monkeypatch.setattr(dense, "BLOCK", 16)
+        scores, rows = dense.nearest(dense.torch.from_numpy(queries), dense.torch.from_numpy(vectors), k)
+        products = queries @ vectors.T
+        assert rows.tolist() == np.argsort(-products, axis=1)[:, :k].tolist()
+        np.testing.assert_allclose(scores.numpy(), -np.sort(-products, axis=1)[:, :k], rtol=1e-5)
 
     @pytest.mark.parametrize(
         ("settings", "message"),

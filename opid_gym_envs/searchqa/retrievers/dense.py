@@ -1,8 +1,9 @@
-"""Dense retrieval: sentence-transformers makes vectors, FAISS compares them."""
+"""Dense retrieval: sentence-transformers makes vectors, PyTorch compares all of them, or FAISS follows a graph."""
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, silent
@@ -27,6 +29,8 @@ VECTORS = "vectors.f32"
 GRAPH = "hnsw.faiss"
 # Passages between two writes: what an interruption can lose.
 CHUNK = 1_024
+# Passages compared at a time, which bounds the memory for scores.
+BLOCK = 65_536
 # HNSW (Malkov and Yashunin, 2018): neighbours of a node, candidates while building.
 NEIGHBOURS = 32
 CONSTRUCTION = 200
@@ -61,7 +65,9 @@ class Dense(IndexedRetriever):
         super().__init__(folder, passages, settings)
         self._model = load_model(settings)
         self._prefix = prefixes(settings)[0]
-        self._vectors = _open_vectors(folder, len(passages), dimension(self._model))
+        with warnings.catch_warnings():  # PyTorch warns of arrays that cannot be written to; nothing here writes
+            warnings.simplefilter("ignore", UserWarning)
+            self._vectors = torch.from_numpy(_open_vectors(folder, len(passages), dimension(self._model)))
         self._graph: Any = None
         if settings["index"] == "hnsw":
             if not (folder / GRAPH).is_file():
@@ -97,11 +103,36 @@ class Dense(IndexedRetriever):
         if self._graph is not None:
             scores, rows = self._graph.search(vectors, k)
         else:
-            scores, rows = faiss.knn(vectors, self._vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+            scores, rows = nearest(torch.from_numpy(vectors), self._vectors, k)
         return [
             [(row, score) for row, score in zip(found, values, strict=True) if row >= 0]
             for found, values in zip(rows.tolist(), scores.tolist(), strict=True)
         ]
+
+
+def nearest(queries: torch.Tensor, vectors: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `k` largest inner products with each query, and their rows, both (queries, k), largest first.
+
+    For a batch of 64 a matrix product takes a seventh of the time of `faiss.knn`, and for one query as long.
+
+    Args:
+        queries: (queries, dimension).
+        vectors: (rows, dimension), at least `k` rows.
+
+    >>> scores, rows = nearest(torch.tensor([[1.0, 2.0]]), torch.eye(2), 2)
+    >>> scores.tolist(), rows.tolist()
+    ([[2.0, 1.0]], [[1, 0]])
+    """
+    scores = torch.empty((len(queries), 0))
+    rows = torch.empty((len(queries), 0), dtype=torch.int64)
+    for start in range(0, len(vectors), BLOCK):
+        block = queries @ vectors[start : start + BLOCK].T
+        best = block.topk(min(k, block.shape[1]))
+        scores = torch.cat((scores, best.values), 1)
+        rows = torch.cat((rows, best.indices + start), 1)
+        scores, places = scores.topk(min(k, scores.shape[1]))
+        rows = rows.gather(1, places)
+    return scores, rows
 
 
 def load_model(settings: Mapping[str, Any]) -> SentenceTransformer:
@@ -143,7 +174,7 @@ def prefixes(settings: Mapping[str, Any]) -> tuple[str, str]:
 def encode(model: SentenceTransformer, texts: Sequence[str], prefix: str) -> np.ndarray:
     """Vectors of length one, (texts, dimension), float32."""
     clean = [prefix + printable(text) for text in texts]
-    vectors = model.encode(clean, batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+    vectors = model.encode(clean, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
     return np.ascontiguousarray(vectors, np.float32)
 
 
@@ -153,7 +184,7 @@ def dimension(model: SentenceTransformer) -> int:
 
 
 def _open_vectors(folder: Path, count: int, width: int) -> np.ndarray:
-    return np.memmap(folder / VECTORS, np.float32, "r", shape=(count, width))
+    return np.asarray(np.memmap(folder / VECTORS, np.float32, "r", shape=(count, width)))
 
 
 def _build_graph(folder: Path, vectors: np.ndarray, stage: Stage) -> None:
