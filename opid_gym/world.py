@@ -35,7 +35,7 @@ class Task:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take three times as long to make, and one is made every step
 class Turn:
     """What the world shows after a reset or an action.
 

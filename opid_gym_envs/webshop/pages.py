@@ -11,11 +11,11 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import chain
 from typing import Literal
 
-from opid_gym_envs.webshop.product import Product
+from opid_gym_envs.webshop.product import Product, once_per_product
 
 SEARCH = "Search"
 BACK_TO_SEARCH = "Back to Search"
@@ -41,7 +41,7 @@ class PageKind(StrEnum):
     DONE = "done"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: that would take three times as long to make, and one is made every step
 class Page:
     """The content of one page.
 
@@ -81,7 +81,7 @@ class Page:
             return _LATER_RESULTS_BUTTONS
         return _BUTTONS[self.kind]
 
-    @cached_property
+    @property
     def clickables(self) -> tuple[str, ...]:
         """Everything that can be named in ``click[...]``, lower-cased, in stock's order and each text once.
 
@@ -106,7 +106,7 @@ _LATER_RESULTS_BUTTONS = (BACK_TO_SEARCH, PREVIOUS, NEXT)
 _LOWERED = {texts: tuple(text.lower() for text in texts) for texts in (*_BUTTONS.values(), _LATER_RESULTS_BUTTONS)}
 
 
-@lru_cache(maxsize=_KEPT_TEXTS)
+@once_per_product
 def _item_clickables(product: Product) -> tuple[str, ...]:
     return tuple(dict.fromkeys(chain(_LOWERED[_BUTTONS[PageKind.ITEM]], *product.options.values())))
 
@@ -120,11 +120,11 @@ Piece = tuple[Literal["text", "button", "link", "option"], str]
 def as_text(page: Page) -> str:
     """The page as stock's observation mode ``text`` prints it: everything visible, one separator between pieces."""
     if page.kind is PageKind.ITEM:
-        head = ("Instruction:", page.instruction, BACK_TO_SEARCH, PREVIOUS)
-        return f"{join_texts(head)}{SEPARATOR}{_item_text(page.product)}"
+        head = _joined("Instruction:", page.instruction, BACK_TO_SEARCH, PREVIOUS)
+        return f"{head}{SEPARATOR}{_item_text(page.product)}"
     if page.kind is PageKind.RESULTS:
-        listed = [_joined(product.asin, product.title, product.price_tag) for product in page.products]
-        return SEPARATOR.join([join_texts([text for _, text in _results_head(page)]), *listed])
+        head = join_texts([text for _, text in _results_head(page)])
+        return SEPARATOR.join([head, *map(_listing_text, page.products)])
     return join_texts([text for _, text in _CONTENT[page.kind](page)])
 
 
@@ -133,7 +133,12 @@ def _joined(*texts: str) -> str:
     return join_texts(texts)
 
 
-@lru_cache(maxsize=_KEPT_TEXTS)
+@once_per_product
+def _listing_text(product: Product) -> str:
+    return join_texts((product.asin, product.title, product.price_tag))
+
+
+@once_per_product
 def _item_text(product: Product) -> str:
     return join_texts([text for _, text in _item_pieces(product)])
 

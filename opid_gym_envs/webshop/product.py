@@ -8,11 +8,12 @@ one of them, so they are kept to the letter. Where stock would stop with a trace
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 DEFAULT_PRICE = 100.0
 """The price of a product that has none."""
@@ -22,12 +23,14 @@ NO_ATTRIBUTES = ("DUMMY_ATTR",)
 
 LONGEST_ASIN = 10
 
+T = TypeVar("T")
+
 
 class MalformedProductError(ValueError):
     """A record that stock could not load either; the message names the field and what was found there."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Product:
     """What the shop knows of a product.
 
@@ -72,6 +75,20 @@ class Product:
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options.items())
         first = self.bullet_points[0] if self.bullet_points else ""
         return " ".join((self.title, self.description, first, options)).lower()
+
+
+def once_per_product(derive: Callable[[Product], T]) -> Callable[[Product], T]:
+    """Keep what a function derives from a product with that product, for as long as the product itself is kept."""
+    name = f"_{derive.__name__}"
+
+    def kept(product: Product) -> T:
+        known = vars(product)
+        if name not in known:
+            known[name] = derive(product)
+        value: T = known[name]
+        return value
+
+    return wraps(derive)(kept)
 
 
 def is_listed(asin: Any) -> bool:

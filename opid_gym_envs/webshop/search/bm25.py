@@ -15,7 +15,6 @@ import tempfile
 import threading
 from array import array
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from opid_gym_envs.webshop.search.analyzer import analyze, term
+from opid_gym_envs.webshop.search.analyzer import term
 from opid_gym_envs.webshop.search.words import split_words
 
 K1 = np.float32(0.9)
@@ -233,33 +232,34 @@ class Index:
             np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
             for name in ("docs", "saturations", "starts", "best")
         )
-        self._find = lru_cache(maxsize=1 << 14)(self._find_term)
-        self._weight = lru_cache(maxsize=1 << 14)(self._weight_of_term)
+        self._find = lru_cache(maxsize=1 << 14)(self._find_word)
         # For catalogues so small that all postings are no memory to speak of.
-        self._kept_scores = lru_cache(maxsize=1 << 14)(self._scored)
+        self._kept_scores = lru_cache(maxsize=1 << 14)(self._scores_by_key)
         self._postings = lru_cache(maxsize=1 << 14)(self._read_postings)
 
     def search(self, query: str, k: int) -> npt.NDArray[np.int64]:
         """The numbers of the `k` best documents, best first; fewer if fewer have a term of the query."""
-        terms = [
-            (number, self._weight(number, count))
-            for text, count in Counter(analyze(query)).items()
-            if (number := self._find(text)) is not None
-        ]
-        if not terms or k <= 0:
+        counts: dict[int, int] = {}
+        for word in split_words(query):
+            number = self._find(word)
+            if number is not None:
+                counts[number] = counts.get(number, 0) + 1
+        if not counts or k <= 0:
             return np.zeros(0, dtype=np.int64)
         if self._size <= _SMALL:
-            found, scores = self._all_scores(terms)
-        else:
-            found, scores = self._best_scores(terms, k)
+            return self._best_of_all(counts, k)
+        terms = [(number, self._weight(number, count)) for number, count in counts.items()]
+        found, scores = self._best_scores(terms, k)
         return self._ranked(found, scores.astype(np.float32), k)
 
-    def _all_scores(self, terms: list[tuple[int, np.float32]]) -> tuple[Postings, Scores]:
-        """Every document with a term, and its score."""
-        docs, scores = zip(*[self._kept_scores(number, weight) for number, weight in terms], strict=True)
-        sums: npt.NDArray[Any] = np.bincount(np.concatenate(docs), np.concatenate(scores), self._size)
-        found = sums.nonzero()[0]
-        return found.astype(np.int32), sums[found]
+    def _best_of_all(self, counts: dict[int, int], k: int) -> npt.NDArray[np.int64]:
+        """`search`, by the scores of all documents."""
+        docs, scores = zip(*[self._kept_scores(number, count) for number, count in counts.items()], strict=True)
+        sums = np.bincount(np.concatenate(docs), np.concatenate(scores), self._size).astype(np.float32)
+        least = np.partition(sums, -k)[-k] if self._size > k else 0
+        found = (sums >= least).nonzero()[0] if least > 0 else sums.nonzero()[0]
+        # Documents stand in the order of their keys here, and a stable sort leaves equal ones so.
+        return self._by_key[found[np.argsort(-sums[found], kind="stable")[:k]]]
 
     def _best_scores(self, terms: list[tuple[int, np.float32]], k: int) -> tuple[Postings, Scores]:
         """At least the documents that are among the `k` best, and their scores.
@@ -317,17 +317,25 @@ class Index:
         if len(found) > k:
             kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
             found, scores = found[kept], scores[kept]
-        keys = self._key_ranks if self._size <= _SMALL else self._keys
-        return found[np.lexsort((keys[found], -scores))[:k]].astype(np.int64)
+        return found[np.lexsort((self._keys[found], -scores))[:k]].astype(np.int64)
+
+    @cached_property
+    def _by_key(self) -> npt.NDArray[np.int64]:
+        """The documents in the order of their keys."""
+        return np.argsort(self._keys, kind="stable")
 
     @cached_property
     def _key_ranks(self) -> npt.NDArray[np.int64]:
-        """The place of each document's key among all: numbers are compared faster than texts."""
-        return np.argsort(np.argsort(self._keys, kind="stable"))
+        """Where each document stands in that order."""
+        return np.argsort(self._by_key)
 
     # -------------------------------------------------------------------------------------------------- terms
 
-    def _find_term(self, text: str) -> int | None:
+    def _find_word(self, word: str) -> int | None:
+        """The number of a word's term; None for a stop word and where no document has it."""
+        text = term(word)
+        if text is None:
+            return None
         encoded = text.encode("utf-8", "surrogatepass")
         number = bisect_left(self._terms, encoded)
         return number if number < len(self._terms) and self._terms[number] == encoded else None
@@ -335,7 +343,7 @@ class Index:
     def _frequency(self, number: int) -> int:
         return int(self._starts[number + 1] - self._starts[number])
 
-    def _weight_of_term(self, number: int, count: int) -> np.float32:
+    def _weight(self, number: int, count: int) -> np.float32:
         """The term's idf, as often as it stands in the query."""
         frequency = self._frequency(number)
         return np.float32(math.log(1 + (self._with_words - frequency + 0.5) / (frequency + 0.5))) * np.float32(count)
@@ -347,6 +355,11 @@ class Index:
         """The documents of a term, ascending, and what the term adds to each."""
         docs, saturations = self._postings(number)
         return docs, _score(weight, saturations)
+
+    def _scores_by_key(self, number: int, count: int) -> tuple[npt.NDArray[np.int64], Scores]:
+        """As `_scored`, where the place of a document's key among all keys stands for the document."""
+        docs, scores = self._scored(number, self._weight(number, count))
+        return self._key_ranks[docs], scores.astype(np.float64)
 
     def _looked_up(self, number: int, weight: np.float32, wanted: Postings) -> Scores:
         """What a term adds to each of some documents."""
