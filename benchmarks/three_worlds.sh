@@ -23,9 +23,9 @@ case $stage in
 train)
     # What is not offered says only what is known, or leads away from the one page that sells.
     no_detours=(--hidden 'click\[(search|back to search|next >|< prev|description|features|reviews)\]')
-    train ppo ALFWorld 35000 "$household" valid_seen
-    train ppo WebShop 25000 "$shop" eval "${no_detours[@]}"
-    train ppo SearchQA 20000 "$questions" dev
+    train ppo ALFWorld 250000 "$household" valid_seen
+    train ppo WebShop 150000 "$shop" eval "${no_detours[@]}"
+    train ppo SearchQA 100000 "$questions" dev
     train recurrent-ppo ALFWorld 25000 "$household" valid_seen
     train recurrent-ppo WebShop 12000 "$shop" eval "${no_detours[@]}"
     train recurrent-ppo SearchQA 8000 "$questions" dev
