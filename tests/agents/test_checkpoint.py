@@ -78,7 +78,9 @@ def test_lines_after_the_checkpoint_and_torn_lines_are_forgotten(tmp_path):
 
 
 def test_a_folder_belongs_to_one_recipe(tmp_path):
-    RunFolder.open(tmp_path, tiny_recipe(), resume=False)
+    RunFolder.open(tmp_path, tiny_recipe("skills.clip=2"), resume=False)
+    folder = RunFolder.open(tmp_path, tiny_recipe(), resume=False)  # nothing had begun there
+    folder.write_metrics({"iteration": 1})
     with pytest.raises(ValueError, match="holds a run already; resume it"):
         RunFolder.open(tmp_path, tiny_recipe(), resume=False)
     with pytest.raises(ValueError, match=r"another recipe: skills.clip was None and is 2.0"):
