@@ -5,16 +5,8 @@
 several GPUs; ``lora.rank=32`` is for the 7B model on one. Of both only short runs on a CPU have been made so far.
 """
 
+from opid_agents.recipes import scales
 from opid_agents.recipes.recipe import Prompting, Recipe, World
-from opid_agents.recipes.scales import (
-    PAPER,
-    PAPER_MODEL,
-    PAPER_SKILLS,
-    SMALL,
-    SMALL_MODEL,
-    SMALL_SKILLS,
-    SMALL_WARM_START,
-)
 
 _TAGGED = Prompting(
     template="tagged",
@@ -31,10 +23,10 @@ SMALL_ALFWORLD = Recipe(
     about="small generated households with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(arguments={"size": "small"}, max_episode_steps=30),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=SMALL_MODEL.model_copy(update={"path": "HuggingFaceTB/SmolLM2-135M-Instruct"}),
-    warm_start=SMALL_WARM_START,
-    skills=SMALL_SKILLS,
-    **SMALL,
+    model=scales.SMALL_MODEL.model_copy(update={"path": "HuggingFaceTB/SmolLM2-135M-Instruct"}),
+    warm_start=scales.SMALL_WARM_START,
+    skills=scales.SMALL_SKILLS,
+    **scales.SMALL,
 )
 
 PAPER_ALFWORLD = Recipe(
@@ -42,8 +34,8 @@ PAPER_ALFWORLD = Recipe(
     about="ALFWorld as published, Qwen2.5-3B-Instruct (model.path= for others), an analyzer at analyzer.base_url",
     world=World(max_episode_steps=30),
     prompting=_TAGGED,
-    model=PAPER_MODEL,
-    skills=PAPER_SKILLS,
+    model=scales.PAPER_MODEL,
+    skills=scales.PAPER_SKILLS,
     advantage_mode="mean_std_norm",
-    **PAPER,
+    **scales.PAPER,
 )

@@ -8,16 +8,8 @@
 `paper` have not been run.
 """
 
+from opid_agents.recipes import scales
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
-from opid_agents.recipes.scales import (
-    PAPER,
-    PAPER_MODEL,
-    PAPER_SKILLS,
-    SMALL,
-    SMALL_MODEL,
-    SMALL_SKILLS,
-    SMALL_WARM_START,
-)
 
 TINY_SEARCHQA = Recipe(
     name="tiny-searchqa",
@@ -75,12 +67,12 @@ SMALL_SEARCHQA = Recipe(
     about="the factbook's questions with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(env="opid/SearchQA-v0", train_split="train", eval_split="test", max_episode_steps=4),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=SMALL_MODEL,
-    warm_start=SMALL_WARM_START.model_copy(update={"expert": "world", "noise": 0.0}),
-    skills=SMALL_SKILLS.model_copy(update={"max_step_skills": 2}),
+    model=scales.SMALL_MODEL,
+    warm_start=scales.SMALL_WARM_START.model_copy(update={"expert": "world", "noise": 0.0}),
+    skills=scales.SMALL_SKILLS.model_copy(update={"max_step_skills": 2}),
     invalid_penalty=0.01,
     eval_tasks=256,
-    **SMALL | {"kl_weight": 0.001},
+    **scales.SMALL | {"kl_weight": 0.001},
 )
 
 PAPER_SEARCHQA = Recipe(
@@ -95,8 +87,8 @@ PAPER_SEARCHQA = Recipe(
         max_episode_steps=4,
     ),
     prompting=_TAGGED,
-    model=PAPER_MODEL,
-    skills=PAPER_SKILLS.model_copy(update={"max_step_skills": 2}),
+    model=scales.PAPER_MODEL,
+    skills=scales.PAPER_SKILLS.model_copy(update={"max_step_skills": 2}),
     advantage_mode="mean_std_norm",
-    **PAPER | {"tasks": 128, "invalid_penalty": 0.01, "kl_weight": 0.001},
+    **scales.PAPER | {"tasks": 128, "invalid_penalty": 0.01, "kl_weight": 0.001},
 )

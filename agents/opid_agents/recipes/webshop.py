@@ -7,16 +7,8 @@
 `paper` have not been run.
 """
 
+from opid_agents.recipes import scales
 from opid_agents.recipes.recipe import Model, Prompting, Recipe, Skills, WarmStart, World
-from opid_agents.recipes.scales import (
-    PAPER,
-    PAPER_MODEL,
-    PAPER_SKILLS,
-    SMALL,
-    SMALL_MODEL,
-    SMALL_SKILLS,
-    SMALL_WARM_START,
-)
 
 TINY_WEBSHOP = Recipe(
     name="tiny-webshop",
@@ -73,12 +65,12 @@ SMALL_WEBSHOP = Recipe(
     about="a generated shop with an instruction-tuned model of 135-500 million parameters: one GPU",
     world=World(env="opid/WebShop-v0", arguments={}, train_split="train", eval_split="test", max_episode_steps=15),
     prompting=_TAGGED.model_copy(update={"max_reply_tokens": 128}),
-    model=SMALL_MODEL,
-    warm_start=SMALL_WARM_START.model_copy(update={"expert": "world", "noise": 0.0}),
-    skills=SMALL_SKILLS,
+    model=scales.SMALL_MODEL,
+    warm_start=scales.SMALL_WARM_START.model_copy(update={"expert": "world", "noise": 0.0}),
+    skills=scales.SMALL_SKILLS,
     advantage_mode="mean_norm",
     eval_tasks=128,
-    **SMALL,
+    **scales.SMALL,
 )
 
 PAPER_WEBSHOP = Recipe(
@@ -86,8 +78,8 @@ PAPER_WEBSHOP = Recipe(
     about="WebShop as published (world.arguments.data_dir= for the products), an analyzer at analyzer.base_url",
     world=World(env="opid/WebShop-v0", train_split="train", eval_split="test", max_episode_steps=15),
     prompting=_TAGGED,
-    model=PAPER_MODEL,
-    skills=PAPER_SKILLS,
+    model=scales.PAPER_MODEL,
+    skills=scales.PAPER_SKILLS,
     advantage_mode="mean_norm",
-    **PAPER,
+    **scales.PAPER,
 )

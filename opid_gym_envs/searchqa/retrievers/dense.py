@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -65,9 +64,7 @@ class Dense(IndexedRetriever):
         super().__init__(folder, passages, settings)
         self._model = load_model(settings)
         self._prefix = prefixes(settings)[0]
-        with warnings.catch_warnings():  # PyTorch warns of arrays that cannot be written to; nothing here writes
-            warnings.simplefilter("ignore", UserWarning)
-            self._vectors = torch.from_numpy(_open_vectors(folder, len(passages), dimension(self._model)))
+        self._vectors = torch.from_numpy(_open_vectors(folder, len(passages), dimension(self._model)))
         self._graph: Any = None
         if settings["index"] == "hnsw":
             if not (folder / GRAPH).is_file():
@@ -184,7 +181,8 @@ def dimension(model: SentenceTransformer) -> int:
 
 
 def _open_vectors(folder: Path, count: int, width: int) -> np.ndarray:
-    return np.asarray(np.memmap(folder / VECTORS, np.float32, "r", shape=(count, width)))
+    # Nothing is written, but PyTorch warns of arrays that cannot be: so a private copy, made of pages that are changed.
+    return np.asarray(np.memmap(folder / VECTORS, np.float32, "c", shape=(count, width)))
 
 
 def _build_graph(folder: Path, vectors: np.ndarray, stage: Stage) -> None:
