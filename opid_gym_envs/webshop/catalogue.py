@@ -11,9 +11,9 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 from rich.progress import Progress
 
+from opid_gym.data import cache_home
 from opid_gym_envs.webshop import generator, nouns
 from opid_gym_envs.webshop.official import OfficialFiles, Skipped, read_human, read_products
 from opid_gym_envs.webshop.product import Product
@@ -69,7 +69,7 @@ class Catalogue:
         Args:
             data_dir: holds ``items_shuffle*.json``, ``items_ins_v2*.json`` and ``items_human_ins.json`` (the last is
                 needed for human goals only).
-            cache_dir: where the built catalogue is kept; by default this user's cache folder.
+            cache_dir: where the built catalogue is kept; by default below `opid_gym.data.cache_home`.
             progress: show the building's progress on stderr; by default if stderr is a terminal.
 
         Raises:
@@ -100,7 +100,7 @@ class Catalogue:
         Args:
             count: how many products.
             seed: which catalogue.
-            cache_dir: where the built catalogue is kept; by default this user's cache folder.
+            cache_dir: where the built catalogue is kept; by default below `opid_gym.data.cache_home`.
             progress: show the building's progress on stderr; by default if stderr is a terminal.
 
         Raises:
@@ -248,5 +248,5 @@ def _tag_titles(folder: Path, shown: Progress) -> None:
 
 
 def _cache(cache_dir: str | Path | None) -> Path:
-    named = platformdirs.user_cache_path("opid-gym") / "webshop" if cache_dir is None else Path(cache_dir)
+    named = cache_home() / "webshop" if cache_dir is None else Path(cache_dir)
     return named.expanduser()
