@@ -5,6 +5,11 @@ document, and one of `saturations`, the term's frequency in it over BM25's norm;
 ordered by document. What makes the ranks Lucene's is its rounding: document lengths have four significant bits
 (``SmallFloat.intToByte4``), a term's score is computed in float32, and the sum over terms is exact before it is rounded
 to float32. Ties are broken by the documents' keys.
+
+A search of many documents first adds up, for all of them, what each term adds at most, in small integers; only for
+those that can still be among the best are the exact scores computed. Each of the most frequent terms has these integers
+in an array as long as there are documents, one of `rows`: adding it to the others is faster than to look up where its
+many entries belong.
 """
 
 from __future__ import annotations
@@ -33,12 +38,14 @@ B = np.float32(0.4)
 CHUNK = 25_000
 """So many documents are sorted at a time when an index is built, which bounds its memory."""
 
-_SMALL = 50_000  # documents; with fewer, pruning costs more than it saves
-_FIRST_LOOK = 1_000  # postings
-_SLACK = 1 - 2**-22  # scores that differ by less may be equal once they are rounded
+_SMALL = 20_000  # documents; with fewer, all scores are computed
+_FREQUENT = 1 / 16  # of the documents have the term; about where a row becomes faster than entries
+_UNITS = 64  # of bounds, in a score of 1: so that the score of a frequent term, at most log 17, fits a byte
+_SLACK = 1 - 2**-20  # scores that differ by less may be equal once they are rounded
 
 Postings = npt.NDArray[np.int32]
 Scores = npt.NDArray[np.float64]
+Bounds = npt.NDArray[np.unsignedinteger]
 
 
 # -------------------------------------------------------------------------------------------- document lengths
@@ -148,26 +155,29 @@ class IndexWriter:
         for chunk in self._read_chunks():
             frequency += np.bincount(rank[chunk["terms"]], minlength=len(order))
         starts = np.concatenate([[0], np.cumsum(frequency)])
-        docs = _create(self._folder / "docs.npy", np.int32, int(starts[-1]))
-        saturations = _create(self._folder / "saturations.npy", np.float32, int(starts[-1]))
-        best = np.zeros(len(order), dtype=np.float32)
+        docs = _create(self._folder / "docs.npy", np.int32, (int(starts[-1]),))
+        saturations = _create(self._folder / "saturations.npy", np.float32, (int(starts[-1]),))
         filled = starts[:-1].copy()
         for number, chunk in enumerate(self._read_chunks()):
             # A chunk is sorted by term, then document: each term's part of it goes to where the term's last part ended.
             terms, first, count = np.unique(chunk["terms"], return_index=True, return_counts=True)
             places = rank[terms]
             target = np.repeat(filled[places] - first, count) + np.arange(len(chunk["terms"]))
-            values = chunk["frequencies"].astype(np.float32) * norms[chunk["docs"]]
-            docs[target], saturations[target] = chunk["docs"], values
-            if len(terms):
-                best[places] = np.maximum(best[places], np.maximum.reduceat(values, first))
+            docs[target] = chunk["docs"]
+            saturations[target] = chunk["frequencies"].astype(np.float32) * norms[chunk["docs"]]
             filled[places] += count
             if self._progress is not None:
                 self._progress(number + 1, len(self._chunks))
         docs.flush()
         saturations.flush()
         np.save(self._folder / "starts.npy", starts)
-        np.save(self._folder / "best.npy", best)
+        (frequent,) = np.nonzero(frequency >= (_FREQUENT * len(lengths) if len(lengths) > _SMALL else math.inf))
+        rows = _create(self._folder / "rows.npy", np.uint8, (len(frequent), len(lengths)))
+        for row, place in enumerate(frequent):
+            own = slice(starts[place], starts[place + 1])
+            rows[row, docs[own]] = _bounds(_idf(with_words, int(frequency[place])), saturations[own])
+        rows.flush()
+        np.save(self._folder / "frequent.npy", frequent)
         sizes = {"documents": len(lengths), "documents_with_words": with_words}
         (self._folder / "sizes.json").write_text(json.dumps(sizes))
 
@@ -184,9 +194,9 @@ def _norms(lengths: npt.NDArray[np.integer], average: float) -> npt.NDArray[np.f
     return norms[length_codes(lengths)]
 
 
-def _create(path: Path, dtype: type[np.generic], size: int) -> np.memmap[Any, Any]:
-    # An empty file cannot be mapped: an index of nothing gets an entry nobody asks for.
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(max(size, 1),))
+def _create(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    # An empty file cannot be mapped: an array of nothing gets an element nobody asks for.
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=tuple(max(size, 1) for size in shape))
 
 
 def _write_texts(stem: Path, texts: Sequence[str]) -> None:
@@ -228,10 +238,11 @@ class Index:
         self._keys = keys
         self._local = threading.local()
         self._terms = _Terms(folder / "terms")
-        self._docs, self._saturations, self._starts, self._best = (
+        self._docs, self._saturations, self._starts, self._rows = (
             np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-            for name in ("docs", "saturations", "starts", "best")
+            for name in ("docs", "saturations", "starts", "rows")
         )
+        self._row = {int(number): row for row, number in enumerate(np.load(folder / "frequent.npy"))}
         self._find = lru_cache(maxsize=1 << 14)(self._find_word)
         # For catalogues so small that all postings are no memory to speak of.
         self._kept_scores = lru_cache(maxsize=1 << 14)(self._scores_by_key)
@@ -248,9 +259,8 @@ class Index:
             return np.zeros(0, dtype=np.int64)
         if self._size <= _SMALL:
             return self._best_of_all(counts, k)
-        terms = [(number, self._weight(number, count)) for number, count in counts.items()]
-        found, scores = self._best_scores(terms, k)
-        return self._ranked(found, scores.astype(np.float32), k)
+        found = self._promising(counts, k)
+        return self._ranked(found, self._scores(found, counts).astype(np.float32), k)
 
     def _best_of_all(self, counts: dict[int, int], k: int) -> npt.NDArray[np.int64]:
         """`search`, by the scores of all documents."""
@@ -261,57 +271,44 @@ class Index:
         # Documents stand in the order of their keys here, and a stable sort leaves equal ones so.
         return self._by_key[found[np.argsort(-sums[found], kind="stable")[:k]]]
 
-    def _best_scores(self, terms: list[tuple[int, np.float32]], k: int) -> tuple[Postings, Scores]:
-        """At least the documents that are among the `k` best, and their scores.
+    def _promising(self, counts: dict[int, int], k: int) -> Postings:
+        """The documents that can be among the `k` best, with few others, in ascending order."""
+        bounds = self._upper_bounds(counts)
+        likely = _where(bounds >= max(1, _kth_of_groups(bounds, k)))[: 4 * k]
+        least = _kth(self._scores(likely, counts), k)
+        return _where(bounds >= max(1, int(_UNITS * least * _SLACK)))
 
-        The terms that can add most come first (MaxScore, Turtle and Flood 1995). As soon as what the others could add
-        together is less than the k-th best of some scores already known, documents with none of the first terms are
-        out, and for those with some the others are looked up, one term at a time, for as long as a document can still
-        make it. The scores known are those of the documents that look best after the first few terms, and again
-        whenever there are many more to choose from.
-        """
-        bounded = sorted(((self._bound(number, weight), number, weight) for number, weight in terms), reverse=True)
-        terms = [(number, weight) for _, number, weight in bounded]
-        # What the terms from each on could add together; a little more, as the bounds are rounded.
-        rests = np.cumsum([0.0, *(bound for bound, _, _ in reversed(bounded))])[::-1] * (1 + 1e-9)
-        sums = self._sums()
-        least, seen, looked_at = 0.0, 0, _FIRST_LOOK
-        fresh: list[Postings] = []  # for each of the first terms, the documents with it and with none before it
-        try:
-            while len(fresh) < len(terms) and least <= rests[len(fresh)]:
-                docs, scores = self._scored(*terms[len(fresh)])
-                before = sums[docs]
-                reached = before + scores
-                sums[docs] = reached
-                fresh.append(docs[before == 0])
-                seen += len(docs)
-                if seen >= looked_at and len(fresh) < len(terms):
-                    looked_at = 8 * seen
-                    promising = np.sort(docs[_largest(reached, k)])
-                    least = max(least, _SLACK * _kth(self._full_scores(promising, terms), k))
-            found = np.concatenate(fresh)
-            found = np.sort(found[sums[found] >= least - rests[len(fresh)]])  # sorted, they are looked up faster
-            reached = sums[found]
-        finally:
-            for docs in fresh:
-                sums[docs] = 0
-        for place in range(len(fresh), len(terms)):
-            few = self._frequency(terms[place][0]) < 4 * len(found)
-            reached += (self._laid_out if few else self._looked_up)(*terms[place], found)
-            least = max(least, _SLACK * _kth(reached, k))
-            kept = reached >= least - rests[place + 1]
-            found, reached = found[kept], reached[kept]
-        return found, reached
-
-    def _sums(self) -> Scores:
-        """This thread's zeros, one a document; whoever changes them puts the zeros back."""
-        if not hasattr(self._local, "sums"):
-            self._local.sums = np.zeros(self._size)
-        sums: Scores = self._local.sums
+    def _upper_bounds(self, counts: dict[int, int]) -> Bounds:
+        """For each document, no less than its score, in units, and 0 if it has no term; good until the next search."""
+        most = sum(count * math.ceil(_UNITS * self._weight(number, 1) + 1) for number, count in counts.items())
+        sums = self._zeros() if most < 2**16 else np.zeros(self._size, np.uint64)
+        for number, count in counts.items():
+            row = self._row.get(number)
+            if row is None:
+                docs, saturations = self._postings(number)
+                np.add.at(sums, docs, _bounds(self._weight(number, count), saturations).astype(sums.dtype))
+            else:
+                sums += self._rows[row] if count == 1 else np.multiply(self._rows[row], count, dtype=sums.dtype)
         return sums
 
-    def _full_scores(self, wanted: Postings, terms: list[tuple[int, np.float32]]) -> Scores:
-        return np.sum([self._looked_up(number, weight, wanted) for number, weight in terms], axis=0)
+    def _zeros(self) -> Bounds:
+        # Always the same array, because the system takes its time to give a new one.
+        if not hasattr(self._local, "sums"):
+            self._local.sums = np.empty(self._size, np.uint16)
+        sums: Bounds = self._local.sums
+        sums.fill(0)
+        return sums
+
+    def _scores(self, wanted: Postings, counts: dict[int, int]) -> Scores:
+        """The scores of some documents, ascending."""
+        scores = np.zeros(len(wanted))
+        for number, count in counts.items():
+            docs, saturations = self._postings(number)
+            places = np.searchsorted(docs, wanted)
+            places[places == len(docs)] = 0
+            found = docs[places] == wanted
+            scores[found] += _score(self._weight(number, count), saturations[places[found]])
+        return scores
 
     def _ranked(self, found: Postings, scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
         if len(found) > k:
@@ -345,56 +342,42 @@ class Index:
 
     def _weight(self, number: int, count: int) -> np.float32:
         """The term's idf, as often as it stands in the query."""
-        frequency = self._frequency(number)
-        return np.float32(math.log(1 + (self._with_words - frequency + 0.5) / (frequency + 0.5))) * np.float32(count)
-
-    def _bound(self, number: int, weight: np.float32) -> float:
-        return float(_score(weight, self._best[number]))
-
-    def _scored(self, number: int, weight: np.float32) -> tuple[Postings, npt.NDArray[np.float32]]:
-        """The documents of a term, ascending, and what the term adds to each."""
-        docs, saturations = self._postings(number)
-        return docs, _score(weight, saturations)
+        return _idf(self._with_words, self._frequency(number)) * np.float32(count)
 
     def _scores_by_key(self, number: int, count: int) -> tuple[npt.NDArray[np.int64], Scores]:
-        """As `_scored`, where the place of a document's key among all keys stands for the document."""
-        docs, scores = self._scored(number, self._weight(number, count))
-        return self._key_ranks[docs], scores.astype(np.float64)
-
-    def _looked_up(self, number: int, weight: np.float32, wanted: Postings) -> Scores:
-        """What a term adds to each of some documents."""
+        """The documents of a term, by the place of their key among all keys, and what the term adds to each."""
         docs, saturations = self._postings(number)
-        places = np.searchsorted(docs, wanted)
-        places[places == len(docs)] = 0
-        return np.where(docs[places] == wanted, _score(weight, saturations[places]), np.float64(0))
-
-    def _laid_out(self, number: int, weight: np.float32, wanted: Postings) -> Scores:
-        """As `_looked_up`, and faster where the documents of the term are not many times those wanted."""
-        sums = self._sums()
-        docs, scores = self._scored(number, weight)
-        sums[docs] = scores
-        found = sums[wanted]
-        sums[docs] = 0
-        return found
+        return self._key_ranks[docs], _score(self._weight(number, count), saturations).astype(np.float64)
 
     def _read_postings(self, number: int) -> tuple[Postings, npt.NDArray[np.float32]]:
         start, end = self._starts[number], self._starts[number + 1]
         return self._docs[start:end], self._saturations[start:end]
 
 
+def _idf(documents: int, frequency: int) -> np.float32:
+    return np.float32(math.log(1 + (documents - frequency + 0.5) / (frequency + 0.5)))
+
+
 def _score(weight: np.float32, saturations: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return weight - weight / (np.float32(1) + saturations)
 
 
-def _largest(values: Scores, count: int) -> npt.NDArray[np.int64]:
-    """Where the `count` largest are, in any order; all if there are not as many."""
-    return (
-        np.argpartition(values, len(values) - count)[len(values) - count :]
-        if len(values) > count
-        else np.arange(len(values))
-    )
+def _bounds(weight: np.float32, saturations: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Whole numbers of units, no less than the scores, nor than any that float32 might make of them."""
+    return np.ceil(_UNITS * (_score(weight, saturations) + weight * np.float32(2**-20)))
+
+
+def _where(wanted: npt.NDArray[np.bool_]) -> Postings:
+    return wanted.nonzero()[0].astype(np.int32)
 
 
 def _kth(values: Scores, k: int) -> float:
     """The k-th largest, 0 if there are fewer."""
     return float(np.partition(values, len(values) - k)[len(values) - k]) if len(values) >= k else 0.0
+
+
+def _kth_of_groups(values: Bounds, k: int) -> int:
+    """At most the k-th largest, and close to it: the k-th largest of the maxima of many more than `k` groups."""
+    size = max(1, min(256, len(values) // (16 * k)))
+    groups = len(values) // size
+    return int(_kth(values[: size * groups].reshape(size, groups).max(axis=0), k))
