@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,17 +20,18 @@ from opid_gym_envs.webshop.session import read_action
 from opid_gym_envs.webshop.site import SiteServer, Visits, create_app
 
 try:
+    import psutil
     from selenium import webdriver
     from selenium.common.exceptions import InvalidSessionIdException, NoSuchWindowException, WebDriverException
     from selenium.webdriver.remote.webelement import WebElement
     from selenium.webdriver.support.ui import WebDriverWait
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        "driving a browser needs selenium: pip install 'opid-gym[webshop]'", name=error.name
+        f"driving a browser needs {error.name}: pip install 'opid-gym[webshop]'", name=error.name
     ) from None
 
 LONGEST_WAIT = 20.0
-"""Seconds a page may take; then the browser counts as crashed."""
+"""Seconds a page may take, and half of what an action may; then the browser counts as crashed."""
 
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
@@ -101,7 +105,8 @@ class Browser:
             self.driver = webdriver.Chrome(options=options, service=service)
             self.driver.set_page_load_timeout(LONGEST_WAIT)
             self.driver.set_script_timeout(LONGEST_WAIT)
-        except WebDriverException as error:
+            self._process = psutil.Process(self.driver.capabilities["goog:processID"])
+        except (WebDriverException, psutil.NoSuchProcess) as error:
             shutil.rmtree(self._profile, ignore_errors=True)
             raise BrowserCrashError(f"Chromium did not start: {error.msg}") from error
 
@@ -128,11 +133,10 @@ class Browser:
         return look if found else None
 
     def close(self) -> None:
-        """End it, also if it crashed."""
-        try:
-            self.driver.quit()
-        except (WebDriverException, OSError):
-            self.driver.service.process.kill()
+        """End it and every process it started, also if it, or its driver, crashed or hangs."""
+        with self._limited():
+            self.driver.quit()  # raises nothing
+        self._kill()  # what a driver that is gone has left behind
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def _follow(self, element: WebElement) -> None:
@@ -147,15 +151,52 @@ class Browser:
         except WebDriverException:
             return False  # asked in the middle of the change from one page to the next
 
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Kill the browser if this takes too long: whoever waits for it is then told that it is gone."""
+        timer = threading.Timer(2 * LONGEST_WAIT, self._kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _kill(self) -> None:
+        self.driver.service.process.kill()
+        _kill(self._process)
+
     def _guarded(self, deed: Callable[[], None]) -> Look:
         try:
-            deed()
-            seen = self.driver.execute_script(_LOOK)
+            with self._limited():
+                deed()
+                seen = self.driver.execute_script(_LOOK)
         # Selenium's errors, and those of urllib3 when the driver itself is gone.
         except Exception as error:
             raise BrowserCrashError(str(error).partition("\n")[0]) from error
         clickables = dict.fromkeys(text.lower() for text in seen["clickables"])
         return Look(seen["kind"], join_texts(seen["pieces"]), tuple(clickables))
+
+
+def _kill(process: psutil.Process) -> None:
+    """End a process and what it started, and wait until they are gone."""
+    try:
+        family = [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    deadline = time.monotonic() + LONGEST_WAIT
+    while any(map(_is_alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    # In a container whose first process reaps no orphans, the dead stay as zombies.
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def find_program(name: str, path: str | None = None) -> str:

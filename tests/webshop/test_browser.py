@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
+import psutil
 import pytest
 
 import opid_gym
-from opid_gym_envs.webshop.browser import WebShopSite
+from opid_gym_envs.webshop.browser import Browser, BrowserCrashError, WebShopSite
 from tests.webshop.stock_data import FOLDER, stock_episodes, stock_goals
 
 gym.register_envs(opid_gym)
@@ -115,6 +116,40 @@ def test_a_crashed_browser_ends_only_its_own_episode() -> None:
     assert "Total results" in observations[0]
     assert not truncations.any()
     envs.close()
+
+
+def processes(browser: Browser) -> list[psutil.Process]:
+    own = psutil.Process(browser.driver.service.process.pid)
+    started = [own, *own.children(recursive=True)]
+    assert len(started) > 3, "a driver, a browser, and what that starts"
+    return started
+
+
+def running(started: list[psutil.Process]) -> list[psutil.Process]:
+    return [process for process in started if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_closing_leaves_no_process_and_no_profile_even_if_the_driver_is_gone() -> None:
+    browser = Browser()
+    started, profile = processes(browser), browser._profile
+    browser.driver.service.process.kill()
+    browser.close()
+    assert running(started) == []
+    assert not profile.exists()
+    browser.close()  # again: nothing more to do
+
+
+@pytest.mark.parametrize("what", ["driver", "browser"])
+def test_what_hangs_is_ended_and_counts_as_crashed(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = Browser()
+    started, profile = processes(browser), browser._profile
+    monkeypatch.setattr("opid_gym_envs.webshop.browser.LONGEST_WAIT", 0.5)
+    (started[0] if what == "driver" else browser._process).suspend()
+    with pytest.raises(BrowserCrashError):
+        browser.open("about:blank")
+    browser.close()
+    assert running(started) == []
+    assert not profile.exists()
 
 
 def test_a_missing_browser_is_named() -> None:
