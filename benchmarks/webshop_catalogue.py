@@ -117,7 +117,7 @@ PARTS: dict[str, Callable[[int], dict[str, Any]]] = {"build": build, "start": st
 
 def in_fresh_process(part: str, count: int, cache: Path) -> Any:
     command = [sys.executable, __file__, "--part", part, "--products", str(count)]
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    environment = os.environ | {"OPID_GYM_CACHE": str(cache)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
