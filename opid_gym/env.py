@@ -83,7 +83,8 @@ class TextEnv(gym.Env[str, str]):
                 `task_options`.
 
         Raises:
-            ValueError: an unknown option, two tasks at once, or a description the world cannot play.
+            TypeError, ValueError: a malformed or unknown option, two tasks at once, or a description the world cannot
+                play.
             KeyError: the world has no such task.
         """
         super().reset(seed=seed)
@@ -98,6 +99,7 @@ class TextEnv(gym.Env[str, str]):
                 task_id = self.world.add_task(option, given[option])
         if task_id is None:
             task_id = self.world.task_ids[self._order.next()]
+        check_task_id(task_id)
         [(task, turn)] = self.world.start([0], [task_id])
         self._game = Game(task, _shortest(self._own_limit, _enclosing_time_limit(self)))
         self._show(turn)
@@ -122,7 +124,13 @@ class TextEnv(gym.Env[str, str]):
         return turn.observation, turn.reward, terminated, truncated, info
 
     def expert_action(self) -> str:
-        """The next action of the world's expert, which sees the hidden state."""
+        """The next action of the world's expert, which sees the hidden state.
+
+        Raises:
+            gymnasium.error.ResetNeeded: no episode was begun.
+        """
+        if self._game is None:
+            raise gym.error.ResetNeeded("no episode was begun: call reset() before expert_action()")
         return self.world.expert_actions([0])[0]
 
     def render(self) -> str | None:
@@ -131,6 +139,7 @@ class TextEnv(gym.Env[str, str]):
 
     def close(self) -> None:
         """Close the world."""
+        self._game = None
         self.world.close()
 
     def _show(self, turn: Turn, action: str | None = None) -> None:
@@ -221,6 +230,12 @@ def check_action(action: object) -> None:
         raise TypeError(f"an action must be a str, got {type(action).__name__}: {action!r}")
 
 
+def check_task_id(task_id: object) -> None:
+    """Refuse what is not a string, by name."""
+    if not isinstance(task_id, str):
+        raise TypeError(f"a task id must be a str, got {type(task_id).__name__}: {task_id!r}")
+
+
 def check_limit(max_episode_steps: int | None) -> int | None:
     """Refuse a limit that is not a positive integer."""
     if max_episode_steps is not None and (not isinstance(max_episode_steps, int) or max_episode_steps < 1):
@@ -229,7 +244,9 @@ def check_limit(max_episode_steps: int | None) -> int | None:
 
 
 def check_options(options: Mapping[str, Any] | None, allowed: Sequence[str]) -> Mapping[str, Any]:
-    """Refuse unknown reset options by name."""
+    """Refuse reset options that are no mapping, and unknown ones by name."""
+    if options is not None and not isinstance(options, Mapping):
+        raise TypeError(f"reset options must be a dict, got {type(options).__name__}: {options!r}")
     unknown = sorted(set(options or ()) - set(allowed))
     if unknown:
         raise ValueError(f"unknown reset options {unknown}; allowed: {list(allowed)}")

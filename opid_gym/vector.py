@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import gymnasium as gym
@@ -19,6 +19,7 @@ from opid_gym.env import (
     check_action,
     check_limit,
     check_options,
+    check_task_id,
     make_info,
 )
 from opid_gym.spaces import UnicodeText
@@ -140,6 +141,8 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
                 task_ids = [""] * self.num_envs
                 for i in slots:
                     task_ids[i] = self.world.add_task(described[name], tasks[i])
+            for i in slots:
+                check_task_id(task_ids[i])
         if seed is not None:
             for i in slots:
                 self._episodes[i] = -1
@@ -165,8 +168,9 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
             TypeError: an action is neither a string nor None.
             gymnasium.error.ResetNeeded: an action for a game that is over or never began.
         """
-        if isinstance(actions, str) or len(actions) != self.num_envs:
-            got = "one string" if isinstance(actions, str) else f"{len(actions)}"
+        several = isinstance(actions, Sized) and not isinstance(actions, str)
+        if not several or len(actions) != self.num_envs:
+            got = len(actions) if several else f"one {type(actions).__name__}"
             raise ValueError(f"step needs num_envs={self.num_envs} actions, got {got}")
         slots: list[int] = []
         played: list[str] = []

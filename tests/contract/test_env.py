@@ -43,6 +43,20 @@ def test_one_episode_tells_the_whole_contract() -> None:
         env.step("right")
 
 
+def test_misuse_is_explained() -> None:
+    env = TextEnv(Corridor())
+    with pytest.raises(gym.error.ResetNeeded, match=r"call reset\(\) before expert_action\(\)"):
+        env.expert_action()
+    with pytest.raises(TypeError, match="reset options must be a dict, got int: 5"):
+        env.reset(options=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a task id must be a str, got int: 5"):
+        env.reset(options={"task_id": 5})
+    env.reset()
+    env.close()
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step("right")
+
+
 def test_tasks_come_each_once_before_any_comes_again_and_reset_with_a_seed_restarts_the_order() -> None:
     env = TextEnv(Corridor(), seed=3)
     first = [env.reset()[1]["task_id"] for _ in range(10)]

@@ -153,8 +153,10 @@ def test_bad_arguments_name_what_is_allowed() -> None:
     envs.reset()
     with pytest.raises(ValueError, match="num_envs=2 actions, got 3"):
         envs.step(["left"] * 3)
-    with pytest.raises(ValueError, match="num_envs=2 actions, got one string"):
+    with pytest.raises(ValueError, match="num_envs=2 actions, got one str"):
         envs.step("up")
+    with pytest.raises(ValueError, match="num_envs=2 actions, got one NoneType"):
+        envs.step(None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="str, got int"):
         envs.step([1, 2])
     with pytest.raises(TypeError, match="numpy array of bool"):
@@ -165,6 +167,8 @@ def test_bad_arguments_name_what_is_allowed() -> None:
         envs.reset(options={"reset_mask": np.array([False] * 2)})
     with pytest.raises(ValueError, match=r"task_ids.*num_envs=2.*got 1"):
         envs.reset(options={"task_ids": ["walk-1"]})
+    with pytest.raises(TypeError, match="a task id must be a str, got int: 5"):
+        envs.reset(options={"task_ids": ["walk-1", 5]})
 
 
 def test_seeds_repeat_and_actions_may_be_an_array() -> None:
