@@ -83,6 +83,9 @@ class Catalogue:
             products = shown.track(read_products(files, skipped), description=f"Reading {files.items.name}", total=None)
             about: dict[str, Any] = {"data_dir": str(Path(data_dir).resolve())}
             write_products(folder, products, about, shown)
+            if not len(Records(folder).asins):
+                passed_over = f", of {skipped.unlisted} records none that is listed" if skipped.unlisted else ""
+                raise ValueError(f"{files.items}: no products in it{passed_over}")
             about["skipped"] = asdict(skipped)
             (folder / "about.json").write_text(json.dumps(about))
             if files.human is not None:
@@ -104,10 +107,10 @@ class Catalogue:
             progress: show the building's progress on stderr; by default if stderr is a terminal.
 
         Raises:
-            ValueError: `count` is less than 1.
+            ValueError: `count` is not an integer of 1 or more.
         """
-        if count < 1:
-            raise ValueError(f"count must be 1 or more, got {count}")
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"count must be 1 or more, got {count!r}")
 
         def build(folder: Path, shown: Progress) -> None:
             products: Iterable[Product] = generator.generate(count, seed)

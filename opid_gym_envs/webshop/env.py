@@ -78,6 +78,8 @@ class WebShop(World):
         _check("split", split or "train", SPLITS)
         _check("observation_mode", observation_mode, tuple(OBSERVATION_MODES))
         _check("search", search, SEARCHES)
+        if num_products is not None and (not isinstance(num_products, int) or num_products < 1):
+            raise ValueError(f"num_products must be an integer of 1 or more, got {num_products!r}")
         if data_dir is not None and num_products is not None:
             raise ValueError("num_products= is for the generated catalogue and data_dir= for official data: give one")
         if data_dir is not None:

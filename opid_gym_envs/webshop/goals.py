@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -29,7 +31,7 @@ from rich.progress import track
 
 from opid_gym.data import build_once
 from opid_gym_envs.webshop.catalogue import Catalogue
-from opid_gym_envs.webshop.product import Product
+from opid_gym_envs.webshop.product import MalformedProductError, Product, text_field, text_list
 from opid_gym_envs.webshop.store import mapped
 
 SEED = 233
@@ -39,6 +41,9 @@ NO_LIMIT = 1_000_000.0
 
 GOAL_SETS = ("synthetic", "human")
 SPLITS = ("train", "eval", "test")
+MOST_GOALS = 10_000_000
+"""So many one product can make."""
+
 _VERSION = 1
 
 
@@ -89,10 +94,10 @@ class Goal:
         pairs = isinstance(options, Mapping)
         if not _is_texts([*options, *options.values()] if pairs else options):
             raise ValueError(f"goal['goal_options'] must be {{name: value}} or a list of values, got {options!r}")
+        numbers = {"weight": 1.0, **record}
         for name in ("price_upper", "weight"):
-            number = record.get(name, 1.0 if name == "weight" else None)
-            if not isinstance(number, (int, float)) or isinstance(number, bool) or not number > 0:
-                raise ValueError(f"goal[{name!r}] must be a number above 0, got {number!r}")
+            if not _number(numbers.get(name)) > 0:
+                raise ValueError(f"goal[{name!r}] must be a number above 0, got {numbers.get(name)!r}")
         return cls(
             asin=record["asin"],
             category=record["category"],
@@ -101,9 +106,9 @@ class Goal:
             product_category=record["product_category"],
             instruction=record["instruction_text"],
             attributes=tuple(attributes),
-            price_upper=float(record["price_upper"]),
+            price_upper=_number(numbers["price_upper"]),
             options=tuple(options.items() if pairs else options),
-            weight=float(record.get("weight", 1.0)),
+            weight=_number(numbers["weight"]),
         )
 
 
@@ -114,16 +119,27 @@ def _is_texts(values: Any) -> bool:
     return isinstance(values, Sequence) and not isinstance(values, str) and all(isinstance(v, str) for v in values)
 
 
+def _number(value: Any) -> float:
+    """A number, as it was given or as a float can hold it; nan if it is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
 class Goals(Sequence[Goal]):
     """The goals of a catalogue, in stock's shuffled order: number i is what stock plays as session i.
 
     Args:
         catalogue: the products.
         goal_set: ``synthetic`` (made of attributes and options) or ``human`` (written by people; official files only).
-        prices: asin -> price in dollars, instead of the prices drawn; the draws are made all the same.
+        prices: asin -> price in dollars, instead of the prices drawn; the draws are made all the same. It may name
+            products that are not here, but not only such.
 
     Raises:
-        ValueError: there are no such goals.
+        ValueError: there are no such goals, or `prices` is for other products.
 
     >>> goals = Goals(Catalogue.generated(count=20), "synthetic")
     >>> goals[0].instruction.startswith("Find me"), goals[0].price_upper > goals.price(goals[0].asin)
@@ -141,6 +157,8 @@ class Goals(Sequence[Goal]):
             )
         name = f"goals-{goal_set}-{_VERSION}"
         if prices:
+            if not any(asin in catalogue for asin in prices):
+                raise ValueError(f"prices: not one of its products is in this shop, e.g. {next(iter(prices))!r}")
             name += "-" + hashlib.blake2b(json.dumps(sorted(prices.items())).encode(), digest_size=8).hexdigest()
         folder = build_once(catalogue.folder / name, lambda folder: self._build(folder, prices or {}))
         arrays = {name: mapped(folder / f"{name}.npy") for name in _ARRAYS}
@@ -248,7 +266,10 @@ class Goals(Sequence[Goal]):
             weights.append(sum(1.0 / counts[a] for a in attributes) / len(attributes) if synthetic and ways else 1.0)
             ends.append(ends[-1] + ways)
         if not ends[-1]:
-            raise ValueError(f"no product of the catalogue has {self.goal_set} goals")
+            raise ValueError(
+                f"no product of the catalogue has {self.goal_set} goals"
+                + ("" if self.goal_set == "human" else "; they come with an 'instruction' in items_ins_v2*.json")
+            )
         order = array("q", range(ends[-1]))
         random.Random(SEED).shuffle(order)
         arrays: dict[str, NDArray[Any]] = {
@@ -276,6 +297,11 @@ class Goals(Sequence[Goal]):
             ways = 1
             for values in product.options.values():
                 ways *= len(values)
+            if ways > MOST_GOALS:
+                raise ValueError(
+                    f"product {product.asin!r} has {ways:,} combinations of options, each of which would be a goal; "
+                    f"{MOST_GOALS:,} at most"
+                )
             yield 0, ways, product.instruction_attributes
 
 
@@ -297,31 +323,38 @@ def _combination(product: Product, way: int) -> tuple[tuple[str, str], ...]:
     return tuple(reversed(chosen))
 
 
-def _check_human(asin: str, entry: Any) -> None:
-    fields = {"instruction": str, "instruction_attributes": list, "instruction_options": list}
-    for name, kind in fields.items():
-        if not isinstance(entry, Mapping) or not isinstance(entry.get(name), kind):
-            raise ValueError(f"items_human_ins.json: an entry of {asin!r} needs {name!r} ({kind.__name__}): {entry!r}")
+def _check_human(asin: str, entry: Mapping[str, Any]) -> None:
+    try:
+        text_field("instruction", entry.get("instruction"))
+        for name in ("instruction_attributes", "instruction_options"):
+            text_list(name, entry.get(name))
+    except MalformedProductError as error:
+        raise ValueError(f"items_human_ins.json: an entry of {asin!r}: {error}") from None
 
 
 def read_prices(prices: Mapping[str, float] | str | Path) -> dict[str, float]:
     """Prices given as a mapping, or as the path of a JSON file with one.
 
     Raises:
-        ValueError: not JSON, not an object, or a price is not a number; the message names it.
+        TypeError: neither a mapping nor a path.
+        ValueError: not JSON, not an object, or a price is not a number of 0 or more; the message names it.
         FileNotFoundError: there is no such file.
     """
     where = "prices"
-    if not isinstance(prices, Mapping):
+    if isinstance(prices, (str, Path)):
         where = f"prices={str(prices)!r}"
+        path = Path(prices).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"{where} is no file")
         try:
-            read = json.loads(Path(prices).expanduser().read_text(encoding="utf-8"))
-        except ValueError as error:
+            prices = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where} is not JSON: {error}") from None
-        if not isinstance(read, dict):
-            raise ValueError(f"{where} must hold a JSON object {{asin: price}}, got {type(read).__name__}")
-        prices = read
+        if not isinstance(prices, dict):
+            raise ValueError(f"{where} must hold a JSON object {{asin: price}}, got {type(prices).__name__}")
+    elif not isinstance(prices, Mapping):
+        raise TypeError(f"prices must be {{asin: price}} or the path of a JSON file with that, got {prices!r}")
     for asin, price in prices.items():
-        if not isinstance(asin, str) or isinstance(price, bool) or not isinstance(price, (int, float)):
-            raise ValueError(f"{where}: the price of {asin!r} must be a number, got {price!r}")
-    return dict(prices)
+        if not isinstance(asin, str) or not 0 <= _number(price) < math.inf:
+            raise ValueError(f"{where}: the price of {asin!r} must be a number of 0 or more, got {price!r}")
+    return {asin: _number(price) for asin, price in prices.items()}

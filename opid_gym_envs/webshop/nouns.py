@@ -35,7 +35,8 @@ def tag(titles: Iterable[str]) -> Iterator[Nouns]:
 
 
 def _tag(model: Any, titles: Iterable[str]) -> Iterator[Nouns]:
-    for document in model.pipe(titles, batch_size=256):
+    whole = (title.encode("utf-8", "replace").decode() for title in titles)  # spaCy fails over half a character
+    for document in model.pipe(whole, batch_size=256):
         yield tuple(token.text.lower() for token in document if token.pos_ in ("NOUN", "PROPN"))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 from opid_gym_envs.webshop.product import MalformedProductError, Product, is_listed, read_product
+
+T = TypeVar("T")
 
 _CHUNK = 1 << 20
 _LONGEST_RECORD = 1 << 24  # characters; text that is no record by then is taken for broken
@@ -134,14 +136,7 @@ def iterate_array(path: Path) -> Iterator[Any]:
     Raises:
         ValueError: not a JSON array; the message names the file and the element.
     """
-    with _Scanner(path) as scan:
-        scan.expect("[")
-        if not scan.accept("]"):
-            yield scan.value()
-            while not scan.accept("]"):
-                scan.expect(",")
-                yield scan.value()
-        scan.end()
+    return _elements(path, "[]", _Scanner.value)
 
 
 def iterate_object(path: Path) -> Iterator[tuple[str, Any]]:
@@ -150,23 +145,33 @@ def iterate_object(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         ValueError: not a JSON object; the message names the file and the entry.
     """
+    return _elements(path, "{}", _Scanner.entry)
+
+
+def _elements(path: Path, brackets: str, take: Callable[[_Scanner], T]) -> Iterator[T]:
     with _Scanner(path) as scan:
-        scan.expect("{")
-        if not scan.accept("}"):
-            yield scan.entry()
-            while not scan.accept("}"):
+        scan.expect(brackets[0])
+        over = scan.accept(brackets[1])
+        while not over:
+            scan.number += 1
+            yield take(scan)
+            over = scan.accept(brackets[1])
+            if not over:
                 scan.expect(",")
-                yield scan.entry()
         scan.end()
 
 
 class _Scanner:
-    """Takes JSON off a file with the decoder of the standard library, which is what stock reads it with."""
+    """Takes JSON off a file with the decoder of the standard library, which is what stock reads it with.
+
+    Attributes:
+        number: of the element that is being taken, or was taken last; from 0, which it is for errors before it too.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._decode = JSONDecoder().raw_decode
-        self._text, self._place, self._number = "", 0, 0
+        self._text, self._place, self.number = "", 0, -1
 
     def __enter__(self) -> _Scanner:
         self._file: IO[str] = open(self._path, encoding="utf-8")
@@ -186,24 +191,19 @@ class _Scanner:
         if not self.accept(sign):
             self._fail(f"expected {sign!r}, found {self._text[self._place : self._place + 20]!r}")
 
-    def value(self) -> Any:
-        self._number += 1
-        return self._value()
-
     def entry(self) -> tuple[str, Any]:
-        self._number += 1
-        key = self._value()
+        key = self.value()
         if not isinstance(key, str):
             self._fail(f"expected a key, found {key!r}")
         self.expect(":")
-        return key, self._value()
+        return key, self.value()
 
     def end(self) -> None:
         self._skip_space()
         if self._place < len(self._text):
             self._fail(f"there is more after the end: {self._text[self._place : self._place + 20]!r}")
 
-    def _value(self) -> Any:
+    def value(self) -> Any:
         self._skip_space()
         while True:
             try:
@@ -211,6 +211,8 @@ class _Scanner:
             except JSONDecodeError as error:
                 if len(self._text) - self._place > _LONGEST_RECORD or not self._more():
                     self._fail(error.msg)
+            except RecursionError:
+                self._fail("nested too deeply")
             else:
                 if end < len(self._text) or not self._more():  # a number could go on
                     self._place = end
@@ -236,4 +238,4 @@ class _Scanner:
             self._fail(f"not UTF-8: {error.reason}")
 
     def _fail(self, what: str) -> NoReturn:
-        raise ValueError(f"{self._path}: not JSON of the official form near element {max(self._number - 1, 0)}: {what}")
+        raise ValueError(f"{self._path}: not JSON of the official form near element {max(self.number, 0)}: {what}")

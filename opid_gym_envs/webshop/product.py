@@ -97,7 +97,7 @@ def is_listed(asin: Any) -> bool:
     Raises:
         MalformedProductError: the id is not text.
     """
-    return _text("asin", asin) != "nan" and len(asin) <= LONGEST_ASIN
+    return text_field("asin", asin) != "nan" and len(asin) <= LONGEST_ASIN
 
 
 def read_product(record: Mapping[str, Any], attributes: Mapping[str, Any] | None = None) -> Product:
@@ -114,16 +114,16 @@ def read_product(record: Mapping[str, Any], attributes: Mapping[str, Any] | None
     pricing, price_tag = read_price(record.get("pricing"))
     images = record.get("images")
     return Product(
-        asin=_text("asin", record["asin"]),
-        title=_text("name", record["name"]),
-        description=_text("full_description", record["full_description"]),
-        bullet_points=_texts("small_description", bullets if isinstance(bullets, list) else [bullets]),
-        category=_text("category", record["category"]),
-        product_category=_text("product_category", record["product_category"]),
-        query=_text("query", record["query"]).lower().strip(),
-        attributes=_texts("attributes", known["attributes"]) if "attributes" in known else NO_ATTRIBUTES,
-        instruction=known.get("instruction"),
-        instruction_attributes=_texts("instruction_attributes", known.get("instruction_attributes") or []),
+        asin=text_field("asin", record["asin"]),
+        title=text_field("name", record["name"]),
+        description=text_field("full_description", record["full_description"]),
+        bullet_points=text_list("small_description", bullets if isinstance(bullets, list) else [bullets]),
+        category=text_field("category", record["category"]),
+        product_category=text_field("product_category", record["product_category"]),
+        query=text_field("query", record["query"]).lower().strip(),
+        attributes=text_list("attributes", known["attributes"]) if "attributes" in known else NO_ATTRIBUTES,
+        instruction=None if known.get("instruction") is None else text_field("instruction", known["instruction"]),
+        instruction_attributes=text_list("instruction_attributes", known.get("instruction_attributes") or []),
         options=read_options(record["customization_options"]),
         pricing=pricing,
         price_tag=price_tag,
@@ -158,7 +158,8 @@ def read_price(pricing: Any) -> tuple[tuple[float, ...], str]:
         return (DEFAULT_PRICE,), f"${DEFAULT_PRICE}"
     amounts = []
     with suppress(InvalidOperation):
-        amounts = [float(Decimal(re.sub(r"[^\d.]", "", part))) for part in _text("pricing", pricing).split("$")[1:]]
+        parts = text_field("pricing", pricing).split("$")[1:]
+        amounts = [float(Decimal(re.sub(r"[^\d.]", "", part))) for part in parts]
     if not amounts:
         raise MalformedProductError(
             f"pricing {_short(pricing)} names no amount; '$12.50', '$9.99 - $19.99' and '' are understood"
@@ -191,16 +192,26 @@ def read_options(customization: Any) -> dict[str, tuple[str, ...]]:
         ) from error
 
 
-def _text(field: str, value: Any) -> str:
+def text_field(name: str, value: Any) -> str:
+    """The value of a field that must be text.
+
+    Raises:
+        MalformedProductError: it is not.
+    """
     if not isinstance(value, str):
-        raise MalformedProductError(f"{field} must be text, got {_short(value)}")
+        raise MalformedProductError(f"{name} must be text, got {_short(value)}")
     return value
 
 
-def _texts(field: str, values: Any) -> tuple[str, ...]:
+def text_list(name: str, values: Any) -> tuple[str, ...]:
+    """The value of a field that must be a list of texts.
+
+    Raises:
+        MalformedProductError: it is not.
+    """
     if not isinstance(values, list):
-        raise MalformedProductError(f"{field} must be a list of texts, got {_short(values)}")
-    return tuple(_text(field, value) for value in values)
+        raise MalformedProductError(f"{name} must be a list of texts, got {_short(values)}")
+    return tuple(text_field(name, value) for value in values)
 
 
 def _short(value: Any) -> str:

@@ -159,22 +159,23 @@ class Session:
 
     def click(self, text: str) -> bool:
         """Click the button, product or option with this text; False if there is none."""
-        text = text.lower()
+        text, page = text.lower(), self.page()
         # Stock lists the button of the search bar among what can be clicked, and then ignores the click.
-        if text == _SEARCH or text not in self.page().clickables:
+        if text == _SEARCH or text not in page.clickables:
             return False
         self._page = None
-        if text == _BUY:
-            self._buy()
-        elif text == _BACK_TO_SEARCH:
+        if text == _BACK_TO_SEARCH:
             self._open_search()
         elif text == _PREVIOUS or (text == _NEXT and self._place() == "search_results"):
             self._turn_page(text)
+        elif self.kind is PageKind.RESULTS:
+            self.kind = PageKind.ITEM
+            self.asin = next(product.asin for product in page.products if product.asin.lower() == text)
+            self.visited |= {self.asin}
+        elif text == _BUY:
+            self._buy()
         elif text in _DETAILS:
             self.kind, self.detail = PageKind.DETAIL, _DETAILS[text]
-        elif self.kind is PageKind.RESULTS:
-            self.kind, self.asin = PageKind.ITEM, text.upper()
-            self.visited |= {self.asin}
         else:
             self._choose(text)
         return True

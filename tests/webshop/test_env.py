@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -165,10 +166,16 @@ def test_lucene_plays_the_same_shop() -> None:
         ({"split": "valid"}, r"split must be one of \('train', 'eval', 'test'\), got 'valid'"),
         ({"observation_mode": "html"}, r"observation_mode must be one of \('text', 'text_rich'\), got 'html'"),
         ({"search": "google"}, r"search must be one of \('native', 'lucene'\), got 'google'"),
-        ({"num_products": 0}, "count must be 1 or more, got 0"),
+        ({"num_products": 0}, "num_products must be an integer of 1 or more, got 0"),
+        ({"num_products": "5"}, "num_products must be an integer of 1 or more, got '5'"),
         ({"num_products": 10, "data_dir": FOLDER}, "give one"),
-        ({"prices": {"B0": "cheap"}}, "prices: the price of 'B0' must be a number, got 'cheap'"),
-        ({"prices": {"B0": True}}, "must be a number, got True"),
+        ({"prices": {"B0": "cheap"}}, "prices: the price of 'B0' must be a number of 0 or more, got 'cheap'"),
+        ({"prices": {"B0": True}}, "of 0 or more, got True"),
+        ({"prices": {"B0": math.nan}}, "of 0 or more, got nan"),
+        ({"prices": {"B0": math.inf}}, "of 0 or more, got inf"),
+        ({"prices": {"B0": -5}}, "of 0 or more, got -5"),
+        ({"prices": {"B0": 10**400}}, "of 0 or more, got 1000"),
+        ({"prices": {"B0": 5.0}}, "prices: not one of its products is in this shop, e.g. 'B0'"),
     ],
 )
 def test_bad_arguments_name_what_is_allowed(arguments: dict[str, Any], message: str) -> None:
@@ -178,12 +185,21 @@ def test_bad_arguments_name_what_is_allowed(arguments: dict[str, Any], message: 
 
 def test_a_price_file_that_is_none_is_named(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
-    for text, message in (("{", "is not JSON"), ("[1]", "must hold a JSON object"), ('{"B0": null}', "got None")):
+    for text, message in (
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[1]", "must hold a JSON object"),
+        ('{"B0": null}', "got None"),
+        ('{"B0": NaN}', "got nan"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=f"prices.json.*{message}"):
             gym.make("opid/WebShop-v0", prices=path)
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.json"):
-        gym.make("opid/WebShop-v0", prices="nowhere.json")
+    for prices in ("nowhere.json", tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"prices='.*(nowhere\.json|0)' is no file"):
+            gym.make("opid/WebShop-v0", prices=prices)
+    with pytest.raises(TypeError, match=r"prices must be \{asin: price\} or the path of a JSON file with that, got 5"):
+        gym.make("opid/WebShop-v0", prices=5)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +210,8 @@ def test_a_price_file_that_is_none_is_named(tmp_path: Path) -> None:
         ({"attributes": []}, r"goal\['attributes'\] must be a list of at least one text, got \[\]"),
         ({"goal_options": "red"}, r"goal\['goal_options'\] must be .*, got 'red'"),
         ({"price_upper": 0}, r"goal\['price_upper'\] must be a number above 0, got 0"),
+        ({"price_upper": "5"}, r"goal\['price_upper'\] must be a number above 0, got '5'"),
+        ({"weight": math.nan}, r"goal\['weight'\] must be a number above 0, got nan"),
     ],
 )
 def test_a_goal_that_cannot_be_played_is_explained(change: dict[str, Any], message: str) -> None:
@@ -202,3 +220,12 @@ def test_a_goal_that_cannot_be_played_is_explained(change: dict[str, Any], messa
         env.reset(options={"goal": {**stock_goals(True)["goals"][0], **change}})
     with pytest.raises(ValueError, match="a goal must be a mapping of stock's shape, got list"):
         env.reset(options={"goal": []})
+
+
+def test_a_goal_may_have_no_limit_and_half_a_character() -> None:
+    env = gym.make("opid/WebShop-v0", data_dir=FOLDER)
+    record = {**stock_goals(True)["goals"][0], "price_upper": 10**400, "name": "half a \ud800 character"}
+    _, info = env.reset(options={"goal": record})
+    while "episode" not in info:
+        *_, info = env.step(env.unwrapped.expert_action())  # type: ignore[attr-defined]
+    assert info["r_price"]

@@ -15,6 +15,7 @@ import pytest
 
 from opid_gym_envs.webshop import Catalogue
 from opid_gym_envs.webshop.generator import generate
+from opid_gym_envs.webshop.goals import Goals
 from opid_gym_envs.webshop.official import OfficialFiles, Skipped, iterate_array, iterate_object, read_products
 from opid_gym_envs.webshop.product import Product
 
@@ -85,6 +86,7 @@ def test_repeated_and_unlisted_products_are_passed_over_and_counted(tmp_path: Pa
         ({"name": None}, r"product 1 \(asin 'B2'\): name must be text, got None"),
         ({"small_description": ["a", 5]}, r"product 1 \(asin 'B2'\): small_description must be text, got 5"),
         ({"asin": 12}, r"product 1 \(asin 12\): asin must be text, got 12"),
+        ({"customization_options": {"Size": 5}}, r"customization_options \{'Size': 5\} are not"),
         ({"customization_options": {"Size": [{"price": 1}]}}, r"are not \{name: \[\{'value': text\}"),
     ],
 )
@@ -130,6 +132,67 @@ def test_generated_products_written_as_official_files_come_back(tmp_path: Path) 
 
 
 # ------------------------------------------------------------------------------------------------------ files
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"attributes": "wood"}, r"product 0 \(asin 'B1'\): attributes must be a list of texts, got 'wood'"),
+        ({"instruction": ["buy"], "instruction_attributes": ["wood"]}, r"instruction must be text, got \['buy'\]"),
+        ({"instruction": "buy", "instruction_attributes": "wood"}, r"instruction_attributes must be a list of texts"),
+    ],
+)
+def test_a_malformed_instruction_is_named(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [record({"asin": "B1"})], {"B1": entry})
+    with pytest.raises(ValueError, match=message):
+        Catalogue.load(folder, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"instruction": None}, "instruction must be text, got None"),
+        ({"instruction_attributes": "wood"}, "instruction_attributes must be a list of texts, got 'wood'"),
+        ({"instruction_options": ["red", None]}, "instruction_options must be text, got None"),
+    ],
+)
+def test_a_malformed_instruction_by_people_is_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    entry = {"instruction": "i need a table", "instruction_attributes": ["wood"], "instruction_options": []}
+    folder = write(tmp_path / "data", [record({"asin": "B1"})], human={"B1": [{**entry, **change}]})
+    with pytest.raises(ValueError, match=f"items_human_ins.json: an entry of 'B1': {message}"):
+        Goals(Catalogue.load(folder, cache_dir=tmp_path / "cache"), "human")
+
+
+def test_what_would_make_too_many_goals_is_named(tmp_path: Path) -> None:
+    options = {f"part {number}": [{"value": str(value)} for value in range(100)] for number in range(12)}
+    entry = {"attributes": ["wood"], "instruction": "buy", "instruction_attributes": ["wood"]}
+    folder = write(tmp_path / "data", [record({"asin": "B1", "customization_options": options})], {"B1": entry})
+    shop = Catalogue.load(folder, cache_dir=tmp_path / "cache")
+    with pytest.raises(
+        ValueError, match=r"product 'B1' has 1,000,000,[0,]* combinations of options.*10,000,000 at most"
+    ):
+        Goals(shop, "synthetic")
+
+
+def test_a_shop_without_goals_says_where_they_come_from(tmp_path: Path) -> None:
+    shop = Catalogue.load(write(tmp_path / "data", [record({"asin": "B1"})]), cache_dir=tmp_path / "cache")
+    with pytest.raises(ValueError, match=r"synthetic goals; they come with an 'instruction' in items_ins_v2\*.json"):
+        Goals(shop, "synthetic")
+
+
+def test_a_file_without_products_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"items_shuffle.json: no products in it$"):
+        Catalogue.load(write(tmp_path / "data", []), cache_dir=tmp_path / "cache")
+    folder = write(tmp_path / "data", [record({"asin": "nan"}), record({"asin": "B0123456789"})])
+    with pytest.raises(ValueError, match=r"no products in it, of 2 records none that is listed"):
+        Catalogue.load(folder, cache_dir=tmp_path / "cache")
+
+
+def test_half_a_character_in_a_title_stops_nothing(tmp_path: Path) -> None:
+    folder = write(tmp_path / "data", [record({"asin": "B1", "name": "wooden table \ud800"})])
+    shop = Catalogue.load(folder, cache_dir=tmp_path / "cache")
+    assert shop.product("B1").title == "wooden table \ud800"
+    assert shop.search("wooden") == ["B1"]
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
@@ -204,6 +267,7 @@ def test_json_is_read_the_same_whatever_the_pieces(chunk: int, tmp_path: Path, m
         ('[{"a": 1} {"b": 1}]', "near element 0: expected ',', found '\\{\"b\": 1\\}\\]'"),
         ('[{"a": 1}', "near element 0: expected ',', found ''"),
         ("[1] 2", "near element 0: there is more after the end: '2'"),
+        ("[0, " + "[" * 100_000, "near element 1: nested too deeply"),
     ],
 )
 def test_broken_json_is_named(text: str, message: str, tmp_path: Path) -> None:

@@ -161,6 +161,23 @@ def test_an_option_that_reads_like_a_button_is_taken_for_it(visit: Session, cata
     assert not visit.act("click[search]")
 
 
+@pytest.mark.parametrize("asin", ["buy now", "Reviews", "b0lower001"])
+def test_a_product_is_opened_whatever_its_id_reads_like(asin: str) -> None:
+    class Shelf:
+        def search(self, query: str, k: int) -> list[str]:
+            return [asin]
+
+        def product(self, wanted: str) -> Product:
+            return {asin: product(asin, "A thing")}[wanted]
+
+    visit = Session(Shelf(), "buy a thing", appraise=lambda product, chosen: 1.0)
+    visit.act("search[thing]")
+    assert visit.act(f"click[{asin.upper()}]")
+    assert (visit.page().kind, visit.asin) == (PageKind.ITEM, asin)
+    assert visit.act("click[buy now]")
+    assert visit.reward == 1.0
+
+
 def test_a_query_that_reads_like_an_address_confuses_the_way_back(visit: Session, catalogue: Catalogue) -> None:
     at_item(visit, catalogue, "B0NASTY001", words="search_results")
     assert visit.act("click[< prev]")

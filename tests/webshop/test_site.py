@@ -138,6 +138,16 @@ def test_addresses_read_back() -> None:
     assert read_results({"q": "A/B", "page": "2"}) == Place(PageKind.RESULTS, "a/b", 2)
 
 
+def test_a_server_that_cannot_listen_says_where(shop: WebShop) -> None:
+    app = create_app(Visits(shop))
+    with SiteServer(app) as server:
+        port = int(server.url.rpartition(":")[2])
+        with pytest.raises(OSError, match=f"cannot listen on host '127.0.0.1', port {port}: Address already in use"):
+            SiteServer(app, port=port)
+    with pytest.raises(OSError, match=r"cannot listen on host 'nowhere\.invalid', port 0: no such host"):
+        SiteServer(app, host="nowhere.invalid")
+
+
 def test_a_real_server_takes_a_search_of_100_kilobytes(shop: WebShop) -> None:
     visits = Visits(shop)
     name, _ = visits.begin(shop.task_ids.goal(shop.task_ids[0]))

@@ -26,18 +26,22 @@ class SiteServer:
         url: where it is.
 
     Raises:
-        OSError: the port is taken, or the address is not of this machine.
+        OSError: the port is taken, or the address is not of this machine; the message names them.
     """
 
     def __init__(self, app: Flask, *, host: str = "127.0.0.1", port: int = 0, threads: int = 4) -> None:
-        self._server = create_server(
-            app,
-            host=host,
-            port=port,
-            threads=threads,
-            max_request_header_size=LONGEST_REQUEST,
-            clear_untrusted_proxy_headers=True,
-        )
+        try:
+            self._server = create_server(
+                app,
+                host=host,
+                port=port,
+                threads=threads,
+                max_request_header_size=LONGEST_REQUEST,
+                clear_untrusted_proxy_headers=True,
+            )
+        except (OSError, ValueError) as error:  # ValueError: a name that leads to no address
+            reason = error.strerror if isinstance(error, OSError) else "no such host"
+            raise OSError(f"cannot listen on host {host!r}, port {port}: {reason}; port 0 takes a free one") from None
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.effective_port}"
         self._thread = threading.Thread(target=self._server.run, name="webshop-site", daemon=True)
