@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from typing import Any
 
@@ -18,6 +15,7 @@ from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.game import Game
 from opid_gym_envs.alfworld.generator import SPLITS, GeneratedSplit, generate, goal_formula, make_layout, scenes
 from opid_gym_envs.alfworld.problem import TASK_TYPES, Dialect, Problem
+from tests.processes import printed
 
 RECEPTACLES = {"real": range(20, 41), "small": range(6, 11)}
 OBJECTS = {"real": range(40, 61), "small": range(8, 15)}
@@ -124,15 +122,7 @@ def test_games_are_the_ones_that_were_published() -> None:
 
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_another_process_makes_the_same_games(hash_seed: str) -> None:
-    code = "from tests.alfworld.test_generator import digest; print(digest())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == digest()
+    assert printed("from tests.alfworld.test_generator import digest; print(digest())", hash_seed) == digest()
 
 
 def test_seeds_may_be_tuples_and_differ() -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import asdict
 
@@ -16,6 +13,7 @@ from opid_gym_envs.webshop import Catalogue
 from opid_gym_envs.webshop.generator import MOST_COMBINATIONS, generate, make_product
 from opid_gym_envs.webshop.reward import color_or_text, similar
 from opid_gym_envs.webshop.vocabulary import vocabulary
+from tests.processes import printed
 
 # What the products of `digest` came to when the generator was last changed. A new value means that every published
 # result on generated products is about others: then raise `VERSION` in the generator, too, and write the nouns anew.
@@ -33,15 +31,7 @@ def test_products_are_the_ones_that_were_published() -> None:
 
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
 def test_another_process_makes_the_same_products(hash_seed: str) -> None:
-    code = "from tests.webshop.test_generator import digest; print(digest())"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == digest()
+    assert printed("from tests.webshop.test_generator import digest; print(digest())", hash_seed) == digest()
 
 
 def test_a_larger_catalogue_begins_with_the_smaller_one() -> None:
