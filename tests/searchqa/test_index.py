@@ -1,6 +1,7 @@
 """Index folders: built, interrupted, gone on with, and refused; as a library and as users type it."""
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -105,6 +106,18 @@ class TestResuming:
 
 
 class TestStore:
+    def test_a_document_is_json_whatever_the_passage_says(self, tmp_path):
+        """Above all, what looks like the end of a field."""
+        pieces = ['"', ", ", '", "', "\\", "\\\\", '["', '"]', "\n", "\x00", "\u2028", "\ud800", "é", "東京", "", "a"]
+        pick = random.Random(0)
+        texts = ["".join(pick.choices(pieces, k=pick.randint(0, 5))) for _ in range(3_000)]
+        passages = [Passage(*texts[start : start + 3]) for start in range(0, 3_000, 3)]
+        store.write_store(tmp_path, passages)
+        opened = store.PassageStore(tmp_path)
+        for row, passage in enumerate(passages):
+            document = {"id": passage.id, "contents": passage.contents}
+            assert json.loads(opened.document(row)) == document
+
     def test_is_a_sequence(self, tmp_path):
         passages = many(20)
         store.write_store(tmp_path, passages)

@@ -3,13 +3,24 @@
 import json
 import math
 import random
+import threading
 
 import numpy as np
 import pytest
+import torch
 
 from opid_gym_envs.searchqa.corpus import Passage, write_corpus
-from opid_gym_envs.searchqa.retrievers import IndexMismatch, Retriever, bm25, build_index, make_retriever, open_index
+from opid_gym_envs.searchqa.retrievers import (
+    IndexMismatch,
+    Retriever,
+    bm25,
+    build_index,
+    dense,
+    make_retriever,
+    open_index,
+)
 from opid_gym_envs.searchqa.retrievers.words import FILLER
+from opid_gym_envs.searchqa.retrievers.workers import Workers
 from tests.searchqa.servers import PLACES, TOPICS, corpus
 
 STRANGE = [
@@ -47,6 +58,32 @@ def test_batch_and_single_agree(retriever):
     singly = scores([retriever.search([query], 5)[0] for query in queries])
     np.testing.assert_allclose(batched, singly, rtol=1e-4)
     np.testing.assert_allclose(scores(retriever.search(queries, 2)), batched[:, :2], rtol=1e-4)
+
+
+def test_a_process_of_its_own_changes_no_answer(retriever, monkeypatch):
+    """Batches are then shared out among threads, however the machine is."""
+    monkeypatch.setattr(bm25, "cores", lambda: 3)
+    monkeypatch.setattr(dense, "cores", lambda: 3)
+    monkeypatch.setattr(dense, "BLOCK", 7)
+    monkeypatch.setattr(dense, "ROUND", 21)
+    queries = [f"{topic} of {place}?" for topic in TOPICS for place in PLACES]
+    expected = retriever.search(queries, 9)
+    threads = torch.get_num_threads()
+    try:
+        retriever.own_process()
+        found = retriever.search(queries, 9)
+    finally:
+        torch.set_num_threads(threads)
+    assert [hits[0].id for hits in found] == [hits[0].id for hits in expected]
+    np.testing.assert_allclose(scores(found), scores(expected), rtol=1e-4)
+
+
+def test_documents_are_the_passages_as_json(retriever):
+    queries = ["zebra", "quagga", "okapi", "gnu", "東京", "walrus in Malta"]
+    for hits, documents in zip(retriever.search(queries, 3), retriever.search_documents(queries, 3), strict=True):
+        written = [{"id": hit.id, "contents": hit.passage.contents} for hit in hits]
+        assert [json.loads(document) for document, _ in documents] == written
+        assert [score for _, score in documents] == pytest.approx([hit.score for hit in hits], rel=1e-4)
 
 
 def scores(results) -> np.ndarray:
@@ -101,6 +138,39 @@ def test_wrong_arguments_are_named(retriever):
     for k in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match=f"k must be a whole number, at least 1, got {k}"):
             retriever.search(["walrus"], k)
+
+
+def test_matrices_are_multiplied_as_pytorch_would():
+    inputs, weight, bias = torch.randn(2, 5, 8), torch.randn(3, 8), torch.randn(3)
+    torch.testing.assert_close(dense.linear(inputs, weight, bias), torch.nn.functional.linear(inputs, weight, bias))
+    doubles = inputs.double(), weight.double(), bias.double()
+    torch.testing.assert_close(dense.linear(*doubles), torch.nn.functional.linear(*doubles))
+
+
+class TestWorkers:
+    def test_one_who_is_held_up_holds_up_nobody_else(self):
+        others_are_done = threading.Event()
+        workers, done = Workers(2), []
+
+        def work(item: int) -> int:
+            if item == 0:
+                assert others_are_done.wait(30)
+            else:
+                done.append(item)
+                if len(done) == 9:
+                    others_are_done.set()
+            return item * item
+
+        assert workers.map(work, range(10)) == [item * item for item in range(10)]
+        workers.close()
+
+    def test_what_goes_wrong_in_any_thread_is_raised(self):
+        workers = Workers(3)
+        for bad in range(6):
+            with pytest.raises(ZeroDivisionError):
+                workers.map(lambda item, bad=bad: 1 / (item - bad), range(6))
+        assert workers.map(abs, [-1, -2]) == [1, 2]
+        workers.close()
 
 
 class TestBM25:

@@ -38,6 +38,10 @@ class Hit:
     passage: Passage
 
 
+# A passage as JSON, an object with ``id`` and ``contents``, and its score.
+Document = tuple[bytes, float]
+
+
 @runtime_checkable
 class Retriever(Protocol):
     """Anything that answers a batch of queries. Yours needs no base class, only these two methods.
@@ -144,6 +148,20 @@ class IndexedRetriever(ABC):
             found = [(passages[row], score) for row, score in ranked]
             results.append([Hit(passage.id, score, passage) for passage, score in found])
         return results
+
+    def search_documents(self, queries: Sequence[str], k: int) -> list[list[Document]]:
+        """As `search`, but passages are JSON, for a server to send."""
+        check_search(queries, k)
+        document = self.passages.document
+        ranked = self.rank(queries, k) if queries else ()
+        return [[(document(row), score) for row, score in rows] for rows in ranked]
+
+    def own_process(self) -> None:
+        """Take it that this process does nothing but search, with this retriever.
+
+        An engine can then share out a batch among threads of its own, where libraries would start theirs for each step
+        of it.
+        """
 
     def close(self) -> None:
         """See `Retriever.close`."""

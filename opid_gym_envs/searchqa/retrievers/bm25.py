@@ -13,7 +13,7 @@ of index a passage: a word has one entry in a passage, however often it is there
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -27,6 +27,7 @@ from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, counted, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
 from opid_gym_envs.searchqa.retrievers.words import FILLER, analyzer, printable, query_analyzer
+from opid_gym_envs.searchqa.retrievers.workers import Workers, cores
 
 TOKENIZER = "opid_gym_english"
 # Rows between two commits: what an interruption can lose.
@@ -50,6 +51,9 @@ SLACK = 1.0001
 LOOK_UP = 8
 SEARCH = 3_000
 
+# A passage's score, and where it is.
+Found = tuple[float, tantivy.DocAddress]
+
 
 class BM25(IndexedRetriever):
     """BM25 ranking of words' English stems, upper and lower case and accents aside.
@@ -66,6 +70,7 @@ class BM25(IndexedRetriever):
         self._schema = index.schema
         self._searcher = index.searcher()
         self._analyze = query_analyzer()
+        self._workers = Workers(1)
         self._term = lru_cache(TERMS_KEPT)(self._read_term)
 
     @classmethod
@@ -94,14 +99,30 @@ class BM25(IndexedRetriever):
             writer.wait_merging_threads()
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
-        """See `IndexedRetriever.rank`."""
-        found = [self._best(query, k) for query in queries]
+        """See `IndexedRetriever.rank`. Tantivy searches for several queries at once, Python in between for one."""
+        found: list[list[Found]] = [[] for _ in queries]
+        going = [(self._best(query, k, hits), hits) for query, hits in zip(queries, found, strict=True)]
+        while going:
+            wanted = [(plan, hits, query) for plan, hits in going if (query := next(plan, None)) is not None]
+            results = self._workers.map(lambda one: self._search(one[2], k), wanted)
+            for (_, hits, _), result in zip(wanted, results, strict=True):
+                hits[:] = result
+            going = [(plan, hits) for plan, hits, _ in wanted]
         addresses = [address for hits in found for _, address in hits]
         rows = iter(self._searcher.fast_field_values("row", addresses))
         return [[(int(next(rows) or 0), score) for score, _ in hits] for hits in found]
 
-    def _best(self, text: str, k: int) -> list[tuple[float, tantivy.DocAddress]]:
-        """Scores and addresses of the `k` best passages.
+    def own_process(self) -> None:
+        """See `IndexedRetriever.own_process`."""
+        self._workers = Workers(cores())
+
+    def close(self) -> None:
+        """See `Retriever.close`."""
+        self._workers.close()
+        super().close()
+
+    def _best(self, text: str, k: int, hits: Sequence[Found]) -> Iterator[tantivy.Query]:
+        """Searches for the `k` best passages, which the last one finds; what one has found must be in `hits` then.
 
         At first, only passages with the term that can add most are looked at (MaxScore; Turtle and Flood, 1995). If the
         others could not add up to what the k-th best of these passages has, no passage without that term is among the
@@ -110,7 +131,7 @@ class BM25(IndexedRetriever):
         counts = Counter(self._analyze(text))
         terms = [term for stem, count in counts.items() if (term := self._term(stem, count)) is not None]
         if not terms:
-            return []
+            return
         terms.sort(key=lambda term: -term.most)
         if len(terms) <= MOST_TERMS:
             # What the terms from each place on could add together.
@@ -123,14 +144,14 @@ class BM25(IndexedRetriever):
                     break
                 if passages < k or 0.0 < least <= rests[place]:
                     continue
-                hits = self._search(_with_some(terms[:place], terms[place:]), k)
+                yield _with_some(terms[:place], terms[place:])
                 least = hits[-1][0] if len(hits) == k else 0.0
                 if least > rests[place]:
-                    return hits
-        return self._search(_any(terms), k)
+                    return
+        yield _any(terms)
 
-    def _search(self, query: tantivy.Query, k: int) -> list[tuple[float, tantivy.DocAddress]]:
-        hits: list[tuple[float, tantivy.DocAddress]] = self._searcher.search(query, k, count=False).hits
+    def _search(self, query: tantivy.Query, k: int) -> list[Found]:
+        hits: list[Found] = self._searcher.search(query, k, count=False).hits
         return hits
 
     def _read_term(self, stem: str, count: int) -> _Term | None:

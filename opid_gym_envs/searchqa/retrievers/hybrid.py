@@ -59,6 +59,16 @@ class Hybrid(IndexedRetriever):
         for name, (kind, part) in _parts(settings["parts"]).items():
             kind.build(folder / name, passages, part, stage)
 
+    def own_process(self) -> None:
+        """See `IndexedRetriever.own_process`."""
+        for part in self._parts:
+            part.own_process()
+
+    def close(self) -> None:
+        """See `Retriever.close`."""
+        for part in self._parts:
+            part.close()
+
     def rank(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
         """See `IndexedRetriever.rank`."""
         ranked = [part.rank(queries, max(k, DEPTH)) for part in self._parts]

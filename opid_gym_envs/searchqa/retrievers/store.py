@@ -66,8 +66,7 @@ class PassageStore(Sequence[Passage]):
             row += len(self)
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)} passages")
-        start = int(self._ends[row - 1]) if row else 0
-        fields, _ = _decode(self._lines[start : int(self._ends[row])].decode())
+        fields, _ = _decode(self._line(row).decode())
         return Passage(*fields)
 
     def __iter__(self) -> Iterator[Passage]:
@@ -76,6 +75,26 @@ class PassageStore(Sequence[Passage]):
     def read_from(self, row: int) -> Iterator[Passage]:
         """The passages from this row on."""
         return (self[number] for number in range(row, len(self)))
+
+    def document(self, row: int) -> bytes:
+        r"""A passage as search servers send it, put together from its line, which is JSON already.
+
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_store(folder, [Passage("a", "Aaron", 'A "prophet".')])
+        1
+        >>> print(PassageStore(folder).document(0).decode())
+        {"id":"a","contents":"\"Aaron\"\nA \"prophet\"."}
+        """
+        # A quotation mark without a backslash ends a field.
+        name, title, text = self._line(row)[2:-3].split(b'", "', 2)
+        if name.endswith(b"\\") or title.endswith(b"\\"):  # it has a backslash, or one is the field's last character
+            passage = self[row]
+            return json.dumps({"id": passage.id, "contents": passage.contents}).encode()
+        return b'{"id":"%b","contents":"\\"%b\\"\\n%b"}' % (name, title, text)
+
+    def _line(self, row: int) -> bytes:
+        return self._lines[int(self._ends[row - 1]) if row else 0 : int(self._ends[row])]
 
     def close(self) -> None:
         """Unmap the files. The store then has no passages."""

@@ -65,4 +65,6 @@ def printable(text: str) -> str:
     >>> printable("caf\ud800e\x00noir")
     'caf?e noir'
     """
+    if text.isprintable():
+        return text
     return text.encode("utf-8", "replace").decode("utf-8").translate(_SPACES)
