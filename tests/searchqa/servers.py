@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 
 from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers import Hit
+from opid_gym_envs.searchqa.server.app import SearchApp
+from opid_gym_envs.searchqa.server.single import uvicorn_server
 
 TOPICS = ["glacier", "violin", "harbour", "enzyme", "parliament", "meteor", "orchid", "turbine", "sonnet", "walrus"]
 PLACES = ["Norway", "Ghana", "Peru", "Japan", "Malta", "Fiji", "Chad", "Cuba", "Iran", "Laos"]
@@ -48,9 +49,9 @@ class Slow:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[tuple[str, uvicorn.Server]]:
+def serving(app: SearchApp, **settings) -> Iterator[tuple[str, uvicorn.Server]]:
     """The address of an application served by a thread, and its server."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    server = uvicorn_server(app, port=0, **settings)
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_for(lambda: server.started)

@@ -1,8 +1,16 @@
 """The search server, asked as the clients of other projects ask, by many at once, and while things go wrong."""
 
+import asyncio
+import json
 import random
+import re
 import signal
+import socket
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPResponse
 
 import httpx
 import msgpack
@@ -13,6 +21,7 @@ from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers import RetrieverError, build_index, make_retriever
 from opid_gym_envs.searchqa.retrievers.http import HTTPRetriever
 from opid_gym_envs.searchqa.server.app import create_app
+from opid_gym_envs.searchqa.server.batching import Batcher
 from tests.searchqa.servers import Slow, corpus, opid_gym_serve, serving, wait_for
 
 STRANGE = [
@@ -193,6 +202,147 @@ class TestLoad:
                 retriever.may_answer.set()
             assert all(len(answer.result()["result"]) == 1 for answer in answers)
         assert retriever.closed
+
+
+class TestBatcher:
+    def search(self, local: bool, seconds: float) -> list[bool]:
+        """Whether each of three searches, one after the other, was made in the event loop's thread."""
+        inside = []
+
+        def find(queries, k):
+            inside.append(threading.current_thread() is threading.main_thread())
+            time.sleep(seconds)
+            return [[(b"{}", 1.0)] for _ in queries]
+
+        async def ask():
+            batcher = Batcher(find, local=local)
+            for _ in range(3):
+                assert await batcher.search(["query"], 1) == [[(b"{}", 1.0)]]
+            await batcher.close()
+
+        asyncio.run(ask())
+        return inside
+
+    def test_only_what_is_quick_and_in_this_process_may_hold_up_the_event_loop(self):
+        assert self.search(local=True, seconds=0.0) == [False, True, True]
+        assert self.search(local=True, seconds=0.05) == [False, False, False]
+        assert self.search(local=False, seconds=0.0) == [False, False, False]
+
+
+def request(text: str, *fields: str, version: str = "1.1") -> bytes:
+    """A request as it goes over the wire."""
+    body = json.dumps({"queries": [text], "topk": 1}).encode()
+    head = [f"POST /retrieve HTTP/{version}", "Host: localhost", *fields, f"Content-Length: {len(body)}", "", ""]
+    return "\r\n".join(head).encode() + body
+
+
+class TestProtocol:
+    """Bytes that clients send, in ways that libraries of theirs do not."""
+
+    @pytest.fixture
+    def connection(self, url):
+        with closing(HTTPConnection(url.removeprefix("http://"), timeout=30)) as connection:
+            connection.connect()
+            yield connection
+
+    def answer(self, connection: HTTPConnection) -> tuple[int, dict]:
+        response = HTTPResponse(connection.sock)
+        response.begin()
+        return response.status, json.loads(response.read())
+
+    def found(self, connection: HTTPConnection) -> str:
+        status, answer = self.answer(connection)
+        assert status == 200
+        return answer["result"][0][0]["id"]
+
+    def test_requests_sent_without_waiting_are_answered_in_their_order(self, connection):
+        asked = random.Random(0).choices(corpus(), k=200)
+        connection.sock.sendall(b"".join(request(passage.title) for passage in asked))
+        received = b""
+        while received.count(b'"contents"') < len(asked):
+            part = connection.sock.recv(1 << 16)
+            assert part
+            received += part
+        assert re.findall(rb'"id":"([^"]+)"', received) == [passage.id.encode() for passage in asked]
+
+    def test_a_request_may_come_in_pieces(self, connection):
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        whole = request("walrus in Malta")
+        for cut in (30, len(whole) - 70, len(whole) - 1):  # not in the first line, where uvicorn takes over
+            connection.sock.sendall(whole[:cut])
+            time.sleep(0.05)
+            connection.sock.sendall(whole[cut:])
+            assert self.found(connection) == "walrus-Malta"
+
+    @pytest.mark.parametrize("field", ["Expect: 100-continue", "Connection: close", "Connection: upgrade", "X: y"])
+    def test_fields_mean_what_they_mean_to_uvicorn(self, connection, field):
+        connection.sock.sendall(request("walrus in Malta", field))
+        received = connection.sock.recv(1 << 16)
+        if field.startswith("Expect"):
+            assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\n")
+            received = received.partition(b"\r\n\r\n")[2] or connection.sock.recv(1 << 16)
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"walrus-Malta" in received + (connection.sock.recv(1 << 16) if b"walrus" not in received else b"")
+        if field == "Connection: close":
+            assert connection.sock.recv(1) == b""
+
+    def test_http_1_0_and_chunks(self, connection):
+        connection.sock.sendall(
+            b"POST /retrieve HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b'14\r\n{"queries": ["walrus\r\n13\r\n Malta"], "topk":1}\r\n0\r\n\r\n'
+        )
+        assert self.found(connection) == "walrus-Malta"
+        connection.sock.sendall(request("sonnet of Iran", version="1.0"))
+        assert self.found(connection) == "sonnet-Iran"
+        assert connection.sock.recv(1) == b""
+
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"POST /retrieve HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n",
+            b"POST /retrieve HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"POST /retrieve HTTP/1.1\r\nContent-Length: -2\r\n\r\n",
+            b"POST /retrieve HTTP/1.1\r\nContent-Length : 2\r\n\r\n",
+            b"POST /retrieve HTTP/1.1\r\nX: y\nContent-Length: 40\r\nContent-Length: 2\r\n\r\n",
+        ],
+    )
+    def test_a_head_that_says_two_things_is_refused(self, connection, head):
+        connection.sock.sendall(head + b"{}")
+        assert connection.sock.recv(1 << 16).startswith(b"HTTP/1.1 400 ")
+
+    def test_other_routes_on_the_same_connection(self, connection):
+        for _ in range(2):
+            connection.sock.sendall(request("walrus in Malta"))
+            assert self.found(connection) == "walrus-Malta"
+            connection.request("GET", "/health")
+            response = connection.getresponse()
+            assert (response.status, json.load(response)["status"]) == (200, "ok")
+
+    def test_a_body_of_a_megabyte(self, connection):
+        connection.sock.sendall(request("walrus in Malta " * 60_000))
+        assert self.found(connection) == "walrus-Malta"
+
+    def test_a_client_that_does_not_read_is_not_answered_without_end(self, url):
+        before = metrics(url)["queries_total"]
+        with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
+            connection.settimeout(1)
+            with suppress(TimeoutError):  # because nobody takes any more
+                while True:
+                    connection.sendall(request("gnu filler"))
+        assert metrics(url)["queries_total"] - before < 1_000
+
+    def test_a_connection_without_requests_is_closed(self):
+        retriever = Slow()
+        with (
+            serving(create_app(retriever), timeout_keep_alive=0.5) as (url, _),
+            socket.create_connection(url.removeprefix("http://").split(":")) as connection,
+        ):
+            connection.settimeout(30)
+            connection.sendall(request("first"))
+            time.sleep(1.5)
+            retriever.may_answer.set()
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 OK\r\n")
+            assert connection.recv(1 << 16) == b""
 
 
 class TestReplicas:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,14 +13,17 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.types import Receive, Scope, Send
 
 import opid_gym
-from opid_gym_envs.searchqa.retrievers.base import Retriever
-from opid_gym_envs.searchqa.server.batching import Batcher, Busy
-from opid_gym_envs.searchqa.server.dialects import BadRequest, read_request, write_answer
+from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Retriever
+from opid_gym_envs.searchqa.server.batching import Batcher, Busy, Search
+from opid_gym_envs.searchqa.server.dialects import DIALECTS, BadRequest, read_request, write_answer, write_document
+from opid_gym_envs.searchqa.server.protocol import Headers, Reply
 
 # Largest body that is read, in bytes.
 LARGEST_BODY = 64 * 1024 * 1024
 TIMES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+JSON: Headers = ((b"content-type", b"application/json"),)
+LATER: Headers = ((b"retry-after", b"1"),)
+MSGPACK: Headers = ((b"content-type", b"application/msgpack"),)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -47,7 +48,7 @@ def create_app(
     batch_size: int = 64,
     window: float = 0.0,
     queue: int = 4096,
-) -> FastAPI:
+) -> SearchApp:
     """The server as an ASGI application, for uvicorn, Ray Serve or a test client.
 
     Args:
@@ -57,7 +58,15 @@ def create_app(
         batch_size, window, queue: see `Batcher`; `queue` is its limit.
     """
     metrics = Metrics()
-    batcher = Batcher(retriever, batch_size=batch_size, window=window, limit=queue, observe=metrics.batches.observe)
+    local = isinstance(retriever, IndexedRetriever)
+    batcher = Batcher(
+        documents(retriever),
+        local=local,
+        batch_size=batch_size,
+        window=window,
+        limit=queue,
+        observe=metrics.batches.observe,
+    )
     metrics.waiting.set_function(lambda: batcher.waiting)
 
     answer = Answering(batcher, metrics, topk)
@@ -72,8 +81,8 @@ def create_app(
 
     @app.post("/retrieve", summary="Passages for queries, in the dialect of the request.")
     async def retrieve(request: Request) -> Response:  # described here, and answered here where `app` is mounted
-        reply = await answer(request.receive)
-        return Response(reply.body, reply.status, reply.headers)
+        reply = await answer.read(request.receive)
+        return Response(reply.body, reply.status, {name.decode(): value.decode() for name, value in reply.headers})
 
     @app.get("/health", summary="Whether the server works, and what it searches.")
     async def health() -> dict[str, Any]:
@@ -86,13 +95,11 @@ def create_app(
     return app
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An HTTP response."""
-
-    status: int
-    body: bytes
-    headers: dict[str, str]
+def documents(retriever: Retriever) -> Search:
+    """How passages as JSON are found: what a retriever finds is written, unless it has them so."""
+    if isinstance(retriever, IndexedRetriever):
+        return retriever.search_documents
+    return lambda queries, k: [[write_document(hit) for hit in hits] for hits in retriever.search(queries, k)]
 
 
 class Answering:
@@ -106,13 +113,18 @@ class Answering:
 
     def __init__(self, batcher: Batcher, metrics: Metrics, topk: int) -> None:
         self._batcher, self._metrics, self._topk = batcher, metrics, topk
+        self._answered = {dialect: metrics.requests.labels(dialect, 200) for dialect in DIALECTS}
 
-    async def __call__(self, receive: Receive) -> Reply:
-        started = time.perf_counter()
-        batcher, metrics = self._batcher, self._metrics
+    async def read(self, receive: Receive) -> Reply:
+        """The reply to a body that ASGI brings."""
         body = await _body(receive)
         if body is None:
             return self._refuse("unknown", 413, f"the body is larger than {LARGEST_BODY} bytes")
+        return await self(body)
+
+    async def __call__(self, body: bytes) -> Reply:
+        started = time.perf_counter()
+        batcher, metrics = self._batcher, self._metrics
         try:
             asked = read_request(body, self._topk)
         except BadRequest as error:
@@ -123,39 +135,40 @@ class Answering:
         try:
             results = await batcher.search(asked.queries, asked.k)
         except Busy:
-            return self._refuse(asked.dialect, 429, f"{batcher.waiting} queries wait already", {"retry-after": "1"})
+            return self._refuse(asked.dialect, 429, f"{batcher.waiting} queries wait already", LATER)
         except Exception as error:  # whatever the engine raises, the server must go on and say so
             return self._refuse(asked.dialect, 500, f"the search failed: {type(error).__name__}: {error}")
         answer = write_answer(asked, results)
-        metrics.requests.labels(asked.dialect, 200).inc()
+        self._answered[asked.dialect].inc()
         metrics.queries.inc(count)
         metrics.seconds.observe(time.perf_counter() - started)
-        return Reply(200, answer, {"content-type": "application/msgpack" if asked.packed else "application/json"})
+        return Reply(200, answer, MSGPACK if asked.packed else JSON)
 
-    def _refuse(self, dialect: str, status: int, reason: str, headers: Mapping[str, str] = NO_HEADERS) -> Reply:
+    def _refuse(self, dialect: str, status: int, reason: str, headers: Headers = ()) -> Reply:
         self._metrics.requests.labels(dialect, status).inc()
-        body = json.dumps({"detail": reason}).encode()
-        return Reply(status, body, {"content-type": "application/json", **headers})
+        return Reply(status, json.dumps({"detail": reason}).encode(), (*JSON, *headers))
 
 
 class SearchApp(FastAPI):
     """FastAPI, but for the one route that is asked thousands of times a second.
 
     ``POST /retrieve`` goes past middleware, routing and request objects, which cost half as much as a BM25 search.
+
+    Attributes:
+        answer: answers it.
     """
 
     def __init__(self, answer: Answering, **settings: Any) -> None:
         super().__init__(**settings)
-        self._answer = answer
+        self.answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application."""
         if scope["type"] != "http" or scope["path"] != "/retrieve" or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
             return
-        reply = await self._answer(receive)
-        headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        headers.append((b"content-length", b"%d" % len(reply.body)))
+        reply = await self.answer.read(receive)
+        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from time import perf_counter
 
-from opid_gym_envs.searchqa.retrievers.base import Hit, Retriever, RetrieverError
+from opid_gym_envs.searchqa.retrievers.base import Document, RetrieverError
 
 
 class Busy(Exception):
@@ -19,18 +20,23 @@ class Busy(Exception):
 # How long a batch waits for others, as a share of what the last one took.
 PATIENCE = 0.1
 
-_Result = list[list[Hit]] | Exception
+# A batch that is expected to take less, in seconds, may be searched in the event loop.
+QUICK = 0.01
+
+# As `IndexedRetriever.search_documents`.
+Search = Callable[[Sequence[str], int], list[list[Document]]]
+_Result = list[list[Document]] | Exception
 
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
     queries: Sequence[str]
     k: int
-    future: asyncio.Future[list[list[Hit]]]
+    future: asyncio.Future[list[list[Document]]]
 
 
 class Batcher:
-    """Makes batches of concurrent requests for one retriever.
+    """Makes batches of concurrent requests for one search.
 
     While a batch is being searched, requests collect; what has collected is the next batch, up to `batch_size`
     queries. Clients that have just been answered are likely to ask again at once, and together their queries are
@@ -38,8 +44,12 @@ class Batcher:
     what that one took. A request that arrives at rest waits `window` seconds for others. Requests with different
     numbers of passages share a batch but not a search, so that each gets what it would get alone.
 
+    A batch is searched in a thread, unless that search is local and the last one let expect that this one is quick:
+    then waiting for it costs the event loop less than sharing the interpreter with the thread would.
+
     Args:
-        retriever: searches, in a thread of its own.
+        find: searches; by one batch at a time.
+        local: it computes in this process, and so takes as long as the last time, where a server might not.
         batch_size: most queries of a batch; a request with more is a batch by itself.
         window: seconds.
         limit: most queries that wait; `search` refuses what would be more.
@@ -48,15 +58,16 @@ class Batcher:
 
     def __init__(
         self,
-        retriever: Retriever,
+        find: Search,
         *,
+        local: bool = False,
         batch_size: int = 64,
         window: float = 0.0,
         limit: int = 4096,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self.retriever = retriever
         self.limit = limit
+        self._find, self._local = find, local
         self._batch_size, self._window, self._observe = batch_size, window, observe
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
@@ -64,10 +75,11 @@ class Batcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retriever")
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
+        self._pace = float("inf")  # seconds a query took in the last batch
         self.waiting = 0
 
-    async def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
-        """As `Retriever.search`, some time later.
+    async def search(self, queries: Sequence[str], k: int) -> list[list[Document]]:
+        """What is found, some time later.
 
         Raises:
             Busy: too many queries wait already, or it is closing.
@@ -102,8 +114,14 @@ class Batcher:
                     await asyncio.sleep(self._window)
                 continue
             batch = self._take()
-            started = loop.time()
-            results = await loop.run_in_executor(self._thread, self._search, batch)
+            size = sum(len(request.queries) for request in batch)
+            started = perf_counter()
+            if self._local and size * self._pace < QUICK:
+                results = self._search(batch)
+            else:
+                results = await loop.run_in_executor(self._thread, self._search, batch)
+            seconds = perf_counter() - started
+            self._pace = seconds / size
             for request, result in zip(batch, results, strict=True):
                 if request.future.done():  # its client has gone
                     continue
@@ -112,7 +130,7 @@ class Batcher:
                 else:
                     request.future.set_result(result)
             if not self._closing:
-                await self._wait_for(sum(len(request.queries) for request in batch), PATIENCE * (loop.time() - started))
+                await self._wait_for(size, PATIENCE * seconds)
 
     async def _wait_for(self, count: int, seconds: float | None = None) -> None:
         """Return when so many queries wait, after so many seconds, or when it is closing."""
@@ -151,7 +169,7 @@ class Batcher:
     def _group(self, requests: list[Sequence[str]], k: int) -> list[_Result]:
         queries = [query for of_request in requests for query in of_request]
         try:
-            found = self.retriever.search(queries, k)
+            found = self._find(queries, k)
             if len(found) != len(queries):
                 raise RetrieverError(f"the retriever has {len(found)} results for {len(queries)} queries")
         except Exception as error:

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import msgspec
 
-from opid_gym_envs.searchqa.retrievers.base import Hit
+from opid_gym_envs.searchqa.retrievers.base import Document, Hit
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
+DIALECTS = ("search-r1", "opid", "gem")
 # Most passages a query can ask for.
 MOST = 1_000
 
@@ -33,8 +33,7 @@ class BadRequest(ValueError):
     """A body that is no request; the message says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a client asks.
 
     Attributes:
@@ -99,16 +98,31 @@ def read_request(body: bytes, default_k: int) -> Request:
     return Request(queries, k, bool(scores), flat, packed)
 
 
-def write_answer(request: Request, results: Sequence[Sequence[Hit]]) -> bytes:
-    """The body that answers a request."""
-    rows = [[_row(hit, request) for hit in hits] for hits in results]
-    if request.packed:
-        packed: bytes = msgpack.packb({"result": rows[0] if request.flat else rows}, unicode_errors="replace")
-        return packed
+def write_document(hit: Hit) -> Document:
+    """A hit as JSON."""
+    fields = {"id": hit.id, "contents": hit.passage.contents}
     try:
-        return _encode({"result": rows})
+        return _encode(fields), hit.score
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can only have as an escape
-        return json.dumps({"result": rows}).encode()
+        return json.dumps(fields).encode(), hit.score
+
+
+def write_answer(request: Request, results: Sequence[Sequence[Document]]) -> bytes:
+    """The body that answers a request.
+
+    >>> write_answer(Request(["a"], k=1, scores=True), [[(b'{"id":"1","contents":"A"}', 0.5)]])
+    b'{"result":[[{"document":{"id":"1","contents":"A"},"score":0.5}]]}'
+    """
+    if request.packed:
+        packed: bytes = msgpack.packb({"result": _unpacked(request, results)}, unicode_errors="replace")
+        return packed
+    if request.scores:
+        rows = [
+            [b'{"document":%b,"score":%b}' % (document, _encode(score)) for document, score in of] for of in results
+        ]
+    else:
+        rows = [[document for document, _ in of_query] for of_query in results]
+    return b'{"result":[%b]}' % b",".join([b"[%b]" % b",".join(of_query) for of_query in rows])
 
 
 def _loads(body: bytes) -> Any:
@@ -118,8 +132,9 @@ def _loads(body: bytes) -> Any:
         return json.loads(body)
 
 
-def _row(hit: Hit, request: Request) -> dict[str, Any]:
-    document = {"id": hit.id, "contents": hit.passage.contents}
-    if request.scores:
-        return {"document": document, "score": hit.score}
-    return {"document": document, "score": None} if request.packed else document
+def _unpacked(request: Request, results: Sequence[Sequence[Document]]) -> list[Any]:
+    rows = [
+        [{"document": json.loads(document), "score": score if request.scores else None} for document, score in of_query]
+        for of_query in results
+    ]
+    return rows[0] if request.flat else rows

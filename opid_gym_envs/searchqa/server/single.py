@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
-from fastapi import FastAPI
 
 from opid_gym_envs.searchqa.retrievers.index import open_index, read_manifest
-from opid_gym_envs.searchqa.server.app import create_app
+from opid_gym_envs.searchqa.server.app import SearchApp, create_app
+from opid_gym_envs.searchqa.server.protocol import PlainProtocol
 
 BACKLOG = 4096
+# Seconds that a connection stays open without a request.
+KEEP_ALIVE = 60
 
 
-def index_app(folder: Path, options: Mapping[str, Any]) -> FastAPI:
-    """The application over an index folder; `options` are those of `create_app`."""
+def index_app(folder: Path, options: Mapping[str, Any]) -> SearchApp:
+    """The application over an index folder, for a process of its own; `options` are those of `create_app`."""
     manifest = read_manifest(folder)
     about = {"engine": manifest.engine, "passages": manifest.count, "corpus": manifest.corpus}
-    return create_app(open_index(folder), about=about, **options)
+    retriever = open_index(folder)
+    retriever.own_process()
+    return create_app(retriever, about=about, **options)
 
 
 def serve_single(
@@ -34,7 +41,13 @@ def serve_single(
     with socket.create_server((host, port), backlog=BACKLOG) as listening:
         app = index_app(folder, options)
         announce(f"http://{host}:{listening.getsockname()[1]}")
-        config = uvicorn.Config(
-            app, log_level="warning", access_log=False, proxy_headers=False, ws="none", timeout_keep_alive=60
-        )
-        uvicorn.Server(config).run([listening])
+        gc.freeze()  # what is here now stays, and need not be looked at again and again
+        uvicorn_server(app).run([listening])
+
+
+def uvicorn_server(app: SearchApp, **settings: Any) -> uvicorn.Server:
+    """What serves the application; `settings` are those of `uvicorn.Config`."""
+    protocol = cast(type[asyncio.Protocol], partial(PlainProtocol, app.answer))
+    ours = {"log_level": "warning", "access_log": False, "proxy_headers": False, "ws": "none"}
+    config = uvicorn.Config(app, http=protocol, **{**ours, "timeout_keep_alive": KEEP_ALIVE, **settings})
+    return uvicorn.Server(config)
