@@ -1,6 +1,7 @@
 """The search server under 64 clients at once, next to the shape of Search-R1's reference server.
 
     python benchmarks/search_server.py --json > results/search_server.json
+    python benchmarks/search_server.py --json --seconds 20 --busy 1 > results/search_server_busy.json
 
 Both servers answer the same request (Search-R1's dialect, one query, three passages) from the same index with the same
 engine, in turns, on the loopback interface. The reference has the shape of Search-R1's
@@ -56,7 +57,7 @@ ROUNDS = 3
 PASSAGES = {"bm25": 20_000, "dense": 50_000}
 SETTINGS: dict[str, dict[str, Any]] = {"dense": {"max_length": 32}}
 # Threads of PyTorch and FAISS. The reference searches in as many threads as requests are under way, and is slower if
-# each of these has several.
+# each of these has several. Ours decides itself how it divides the cores; this is what a library is told by default.
 THREADS = {"reference": 1, "ours": os.cpu_count() or 1}
 # Scores closer than this may change places: how a batch is composed changes the last digits of vectors.
 CLOSE = 1e-4
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["bm25", "dense"])
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0, help="for each server")
+    parser.add_argument("--busy", type=int, default=0, help="other processes that each take a core meanwhile")
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--reference", metavar="INDEX", help=argparse.SUPPRESS)
@@ -100,7 +102,11 @@ def measure(engine: str, arguments: argparse.Namespace) -> dict[str, Any]:
     ours = [sys.executable, "-m", "opid_gym.cli", "serve", "search", "--index", str(folder), "--port", "0"]
     reference = [sys.executable, __file__, "--reference", str(folder)]
     rows: dict[str, Any] = {"passages": len(passages), "queries": len(requests)}
-    with serving(reference, THREADS["reference"]) as one, serving(ours, THREADS["ours"]) as other:
+    with (
+        serving(reference, THREADS["reference"]) as one,
+        serving(ours, THREADS["ours"]) as other,
+        busy(arguments.busy),
+    ):
         loads = {"reference": Load(*one), "ours": Load(*other)}
         for _ in range(ROUNDS):  # in turns, so that what else the machine does meets both
             for of_server in loads.values():
@@ -233,6 +239,18 @@ class Client:
 
 
 @contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """So many processes that never rest."""
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
 def serving(command: list[str], threads: int) -> Iterator[tuple[int, psutil.Process]]:
     """Port and process of a server that says its address on standard error; ended afterwards."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -283,6 +301,7 @@ def settings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "command": "python benchmarks/search_server.py " + " ".join(sys.argv[1:]),
         "clients": arguments.clients,
+        "busy": arguments.busy,
         "seconds": arguments.seconds,
         "topk": TOPK,
         "threads": THREADS,
