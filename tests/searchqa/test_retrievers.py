@@ -140,13 +140,6 @@ def test_wrong_arguments_are_named(retriever):
             retriever.search(["walrus"], k)
 
 
-def test_matrices_are_multiplied_as_pytorch_would():
-    inputs, weight, bias = torch.randn(2, 5, 8), torch.randn(3, 8), torch.randn(3)
-    torch.testing.assert_close(dense.linear(inputs, weight, bias), torch.nn.functional.linear(inputs, weight, bias))
-    doubles = inputs.double(), weight.double(), bias.double()
-    torch.testing.assert_close(dense.linear(*doubles), torch.nn.functional.linear(*doubles))
-
-
 class TestWorkers:
     def test_one_who_is_held_up_holds_up_nobody_else(self):
         others_are_done = threading.Event()

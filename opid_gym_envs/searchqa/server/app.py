@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -16,10 +16,10 @@ import opid_gym
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Retriever
 from opid_gym_envs.searchqa.server.batching import Batcher, Busy, Search
 from opid_gym_envs.searchqa.server.dialects import DIALECTS, BadRequest, read_request, write_answer, write_document
-from opid_gym_envs.searchqa.server.protocol import Headers, Reply
 
 # Largest body that is read, in bytes.
 LARGEST_BODY = 64 * 1024 * 1024
+Headers = tuple[tuple[bytes, bytes], ...]
 TIMES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 JSON: Headers = ((b"content-type", b"application/json"),)
 LATER: Headers = ((b"retry-after", b"1"),)
@@ -81,7 +81,7 @@ def create_app(
 
     @app.post("/retrieve", summary="Passages for queries, in the dialect of the request.")
     async def retrieve(request: Request) -> Response:  # described here, and answered here where `app` is mounted
-        reply = await answer.read(request.receive)
+        reply = await answer(request.receive)
         return Response(reply.body, reply.status, {name.decode(): value.decode() for name, value in reply.headers})
 
     @app.get("/health", summary="Whether the server works, and what it searches.")
@@ -102,6 +102,14 @@ def documents(retriever: Retriever) -> Search:
     return lambda queries, k: [[write_document(hit) for hit in hits] for hits in retriever.search(queries, k)]
 
 
+class Reply(NamedTuple):
+    """An HTTP response."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+
 class Answering:
     """From the body of ``POST /retrieve`` to its reply.
 
@@ -115,16 +123,12 @@ class Answering:
         self._batcher, self._metrics, self._topk = batcher, metrics, topk
         self._answered = {dialect: metrics.requests.labels(dialect, 200) for dialect in DIALECTS}
 
-    async def read(self, receive: Receive) -> Reply:
-        """The reply to a body that ASGI brings."""
+    async def __call__(self, receive: Receive) -> Reply:
+        started = time.perf_counter()
+        batcher, metrics = self._batcher, self._metrics
         body = await _body(receive)
         if body is None:
             return self._refuse("unknown", 413, f"the body is larger than {LARGEST_BODY} bytes")
-        return await self(body)
-
-    async def __call__(self, body: bytes) -> Reply:
-        started = time.perf_counter()
-        batcher, metrics = self._batcher, self._metrics
         try:
             asked = read_request(body, self._topk)
         except BadRequest as error:
@@ -153,21 +157,18 @@ class SearchApp(FastAPI):
     """FastAPI, but for the one route that is asked thousands of times a second.
 
     ``POST /retrieve`` goes past middleware, routing and request objects, which cost half as much as a BM25 search.
-
-    Attributes:
-        answer: answers it.
     """
 
     def __init__(self, answer: Answering, **settings: Any) -> None:
         super().__init__(**settings)
-        self.answer = answer
+        self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application."""
         if scope["type"] != "http" or scope["path"] != "/retrieve" or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
             return
-        reply = await self.answer.read(receive)
+        reply = await self._answer(receive)
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})

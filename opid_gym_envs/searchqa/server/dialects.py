@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 import msgspec
+from msgspec import Raw
 
 from opid_gym_envs.searchqa.retrievers.base import Document, Hit
 
@@ -117,12 +118,9 @@ def write_answer(request: Request, results: Sequence[Sequence[Document]]) -> byt
         packed: bytes = msgpack.packb({"result": _unpacked(request, results)}, unicode_errors="replace")
         return packed
     if request.scores:
-        rows = [
-            [b'{"document":%b,"score":%b}' % (document, _encode(score)) for document, score in of] for of in results
-        ]
-    else:
-        rows = [[document for document, _ in of_query] for of_query in results]
-    return b'{"result":[%b]}' % b",".join([b"[%b]" % b",".join(of_query) for of_query in rows])
+        rows = [[{"document": Raw(document), "score": score} for document, score in of_query] for of_query in results]
+        return _encode({"result": rows})
+    return _encode({"result": [[Raw(document) for document, _ in of_query] for of_query in results]})
 
 
 def _loads(body: bytes) -> Any:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import socket
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 
 from opid_gym_envs.searchqa.retrievers.index import open_index, read_manifest
 from opid_gym_envs.searchqa.server.app import SearchApp, create_app
-from opid_gym_envs.searchqa.server.protocol import PlainProtocol
 
 BACKLOG = 4096
 # Seconds that a connection stays open without a request.
@@ -47,7 +44,5 @@ def serve_single(
 
 def uvicorn_server(app: SearchApp, **settings: Any) -> uvicorn.Server:
     """What serves the application; `settings` are those of `uvicorn.Config`."""
-    protocol = cast(type[asyncio.Protocol], partial(PlainProtocol, app.answer))
     ours = {"log_level": "warning", "access_log": False, "proxy_headers": False, "ws": "none"}
-    config = uvicorn.Config(app, http=protocol, **{**ours, "timeout_keep_alive": KEEP_ALIVE, **settings})
-    return uvicorn.Server(config)
+    return uvicorn.Server(uvicorn.Config(app, **{**ours, "timeout_keep_alive": KEEP_ALIVE, **settings}))
