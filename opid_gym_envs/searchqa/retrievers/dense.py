@@ -190,7 +190,7 @@ def load_model(settings: Mapping[str, Any]) -> SentenceTransformer:
         raise ValueError(f"no sentence-transformers model {name!r}: {str(error).splitlines()[0]}") from None
     model.max_seq_length = min(settings["max_length"], model.max_seq_length or settings["max_length"])
     if torch.backends.mkldnn.is_available() and model.device.type == "cpu" and model.dtype == torch.float32:
-        # By default PyTorch uses MKL, which knows AVX-512 on one make of processor. oneDNN takes 0.6 of its time elsewhere.
+        # PyTorch's default, MKL, knows AVX-512 on one make of processor. Elsewhere oneDNN takes 0.6 of its time.
         with torch.no_grad():
             to_mkldnn(model)
     return model
