@@ -45,7 +45,7 @@ def next_action(session: Session, goal: Goal, catalogue: Catalogue) -> str:
                 return f"click[{goal.asin.lower()}]"
             if place > session.number:
                 return "click[next >]"
-    return f"search[{_query(catalogue.product(goal.asin), catalogue)}]"
+    return f"search[{_query(goal, catalogue)}]"
 
 
 def wanted_options(product: Product, goal: Goal) -> dict[str, str]:
@@ -72,10 +72,15 @@ def wanted_options(product: Product, goal: Goal) -> dict[str, str]:
     return chosen
 
 
-def _query(product: Product, catalogue: Catalogue) -> str:
-    """Words that bring the product to the first page of results, or as far up as its own words can."""
+def _query(goal: Goal, catalogue: Catalogue) -> str:
+    """Words that bring the product to the first page of results, or as far up as its own words can.
+
+    What the instruction says comes first, so that a learner sees searches it could have thought of: the product's own
+    title has a brand and a number that no instruction tells.
+    """
+    product = catalogue.product(goal.asin)
     best, best_place = product.title, RESULTS_FOUND
-    for words in (product.title, f"{product.title} {product.query}", product.search_text):
+    for words in (*_asked(goal), product.title, f"{product.title} {product.query}", product.search_text):
         words = " ".join(words.replace("[", " ").replace("]", " ").split())
         found = catalogue.search(words, RESULTS_FOUND) if words else []
         place = found.index(product.asin) if product.asin in found else RESULTS_FOUND
@@ -84,3 +89,20 @@ def _query(product: Product, catalogue: Catalogue) -> str:
         if place < RESULTS_SHOWN:
             break
     return best
+
+
+def _asked(goal: Goal) -> tuple[str, str]:
+    """What the instruction asks for, without options, and with them; in either case without the price.
+
+    >>> from opid_gym_envs.webshop.goals import Goals
+    >>> goal = Goals(Catalogue.generated(count=20), "synthetic")[0]
+    >>> without, with_options = _asked(goal)
+    >>> without
+    'nut free, high protein pasta & noodles with real fruit'
+    >>> with_options.removeprefix(without)
+    ' with item package quantity: 4 count, and size: 5.5 ounce (pack of 3)'
+    """
+    with_options = goal.instruction.partition(", and price lower than ")[0].removeprefix("Find me ")
+    pairs = [wish for wish in goal.options if isinstance(wish, tuple)]
+    without = with_options.partition(f" with {pairs[0][0]}: ")[0] if pairs else with_options
+    return without, with_options

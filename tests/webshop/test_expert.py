@@ -28,6 +28,15 @@ def test_every_generated_goal_is_won(split: str) -> None:
     assert max(episode.length for episode in result.episodes) <= 8
 
 
+def test_searches_can_be_imitated() -> None:
+    """They are words of the instruction, which a learner knows, and not the product's title, which it cannot."""
+    envs = make_envs("opid/WebShop-v0", 100)
+    envs.reset(seed=0)
+    searches = [action.removeprefix("search[").removesuffix("]") for action in envs.expert_actions()]
+    tasks = envs.reset(seed=0)[1]["task"]
+    assert sum(search in task for search, task in zip(searches, tasks, strict=True)) >= 98
+
+
 def test_human_goals_are_won_where_the_product_fulfils_them() -> None:
     lost = {
         episode.task_id[-10:]
