@@ -3,8 +3,8 @@
 `tiny` is a model from scratch that imitates the shop's own expert and then learns from the score of what it bought;
 `small` and `paper` are for instruction-tuned models, `paper` with the published settings (OPID, arXiv 2606.26790).
 
-`tiny` takes most constants of the household recipe, is not tuned, and is tested cut down to seconds; `small` and
-`paper` have not been run.
+`tiny` takes most constants of the household recipe and is not tuned: in one run of nine minutes imitation came to 10 %
+of 128 held-back goals and a mean score of 0.78, and learning stayed there. `small` and `paper` have not been run.
 """
 
 from opid_agents.recipes import scales
@@ -27,7 +27,7 @@ TINY_WEBSHOP = Recipe(
         expert="world",
         demonstrations=500,
         noise=0.05,
-        steps=700,
+        steps=1500,
         short_steps=250,
         short_batch=16,
         batch_episodes=6,
