@@ -49,9 +49,9 @@ class Slow:
 
 
 @contextmanager
-def serving(app: SearchApp, **settings) -> Iterator[tuple[str, uvicorn.Server]]:
+def serving(app: SearchApp) -> Iterator[tuple[str, uvicorn.Server]]:
     """The address of an application served by a thread, and its server."""
-    server = uvicorn_server(app, port=0, **settings)
+    server = uvicorn_server(app, port=0)
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_for(lambda: server.started)

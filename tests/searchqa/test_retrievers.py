@@ -13,6 +13,7 @@ from opid_gym_envs.searchqa.corpus import Passage, write_corpus
 from opid_gym_envs.searchqa.retrievers import (
     IndexMismatch,
     Retriever,
+    base,
     bm25,
     build_index,
     dense,
@@ -62,8 +63,7 @@ def test_batch_and_single_agree(retriever):
 
 def test_a_process_of_its_own_changes_no_answer(retriever, monkeypatch):
     """Batches are then shared out among threads, however the machine is."""
-    monkeypatch.setattr(bm25, "cores", lambda: 3)
-    monkeypatch.setattr(dense, "cores", lambda: 3)
+    monkeypatch.setattr(base, "cores", lambda: 3)
     monkeypatch.setattr(dense, "BLOCK", 7)
     monkeypatch.setattr(dense, "ROUND", 21)
     queries = [f"{topic} of {place}?" for topic in TOPICS for place in PLACES]

@@ -229,10 +229,10 @@ class TestBatcher:
         assert self.search(local=False, seconds=0.0) == [False, False, False]
 
 
-def request(text: str, *fields: str, version: str = "1.1") -> bytes:
+def request(text: str, version: str = "1.1") -> bytes:
     """A request as it goes over the wire."""
     body = json.dumps({"queries": [text], "topk": 1}).encode()
-    head = [f"POST /retrieve HTTP/{version}", "Host: localhost", *fields, f"Content-Length: {len(body)}", "", ""]
+    head = [f"POST /retrieve HTTP/{version}", "Host: localhost", f"Content-Length: {len(body)}", "", ""]
     return "\r\n".join(head).encode() + body
 
 

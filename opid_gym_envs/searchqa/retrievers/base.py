@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
+from opid_gym_envs.searchqa.retrievers.workers import Workers, cores
 
 Item = TypeVar("Item")
 
@@ -129,6 +130,7 @@ class IndexedRetriever(ABC):
 
     def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:
         self.passages = passages
+        self._workers = Workers(1)
 
     @classmethod
     @abstractmethod
@@ -159,12 +161,14 @@ class IndexedRetriever(ABC):
     def own_process(self) -> None:
         """Take it that this process does nothing but search, with this retriever.
 
-        An engine can then share out a batch among threads of its own, where libraries would start theirs for each step
-        of it.
+        An engine can then share out a batch among threads of its own, `_workers`, where libraries would start theirs
+        for each step of it.
         """
+        self._workers = Workers(cores())
 
     def close(self) -> None:
         """See `Retriever.close`."""
+        self._workers.close()
         self.passages.close()
 
 

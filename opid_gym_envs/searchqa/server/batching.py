@@ -113,8 +113,7 @@ class Batcher:
                 if self._window:
                     await asyncio.sleep(self._window)
                 continue
-            batch = self._take()
-            size = sum(len(request.queries) for request in batch)
+            batch, size = self._take()
             started = perf_counter()
             if self._local and size * self._pace < QUICK:
                 results = self._search(batch)
@@ -143,7 +142,8 @@ class Batcher:
         if timer is not None:
             timer.cancel()
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> tuple[list[_Waiting], int]:
+        """The next batch, and how many queries it has."""
         batch = [self._queue.popleft()]
         size = len(batch[0].queries)
         while self._queue and size + len(self._queue[0].queries) <= self._batch_size:
@@ -151,7 +151,7 @@ class Batcher:
             size += len(batch[-1].queries)
         self.waiting -= size
         self._observe(size)
-        return batch
+        return batch, size
 
     def _search(self, batch: list[_Waiting]) -> list[_Result]:
         """The result of each request, or what went wrong with it."""

@@ -43,6 +43,14 @@ def serve_single(
 
 
 def uvicorn_server(app: SearchApp, **settings: Any) -> uvicorn.Server:
-    """What serves the application; `settings` are those of `uvicorn.Config`."""
-    ours = {"log_level": "warning", "access_log": False, "proxy_headers": False, "ws": "none"}
-    return uvicorn.Server(uvicorn.Config(app, **{**ours, "timeout_keep_alive": KEEP_ALIVE, **settings}))
+    """What serves the application; `settings` are further ones of `uvicorn.Config`."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
+        **settings,
+    )
+    return uvicorn.Server(config)
