@@ -36,11 +36,13 @@ from throughput.common import Arguments, machine
 from throughput.webshop import WEBSHOP
 
 import opid_gym
+from opid_gym.console import out as console
 
 BENCHMARKS = {"alfworld": ALFWORLD, "webshop": WEBSHOP}
 
 
 def main() -> None:
+    """Measure one environment, beside the original if asked, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", choices=sorted(BENCHMARKS), required=True, help="which environment")
     parser.add_argument("--against", choices=["stock"], help="also run the original")
@@ -82,7 +84,7 @@ def in_fresh_process(env: str, child: str) -> Any:
 
 
 def print_tables(figures: dict[str, Any]) -> None:
-    console = Console()
+    """Print the figures of a run as tables: speed, memory, cost by size and by number of games."""
     console.print(f"{figures['env']} on {figures['machine']['cpu']}, Python {figures['machine']['python']}, one core")
     if "against" in figures:
         console.print(f"original: {figures['against']}")
@@ -100,6 +102,7 @@ def print_tables(figures: dict[str, Any]) -> None:
 
 
 def print_table(console: Console, title: str, rows: Iterable[dict[str, Any]]) -> None:
+    """Print one table whose columns are the keys of its first row."""
     rows = list(rows)
     table = Table(title=title, title_justify="left")
     for key in rows[0]:

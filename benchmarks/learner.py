@@ -10,9 +10,9 @@ that every iteration plays as the first one does and token counts stay comparabl
 
 - ``over_trl``: environment steps per CPU-second of our GRPO over TRL's.
 - ``opid_over_grpo``: CPU time of an OPID iteration over a GRPO iteration. Both train the groups whose rollouts differ;
-  there skills are extracted by the group contrast, routed and re-scored, and the share of tokens that got one is in the
-  figures. ``opid_all_groups_over_grpo``: the same if OPID also extracts, scores and trains where all rollouts of a task
-  ended alike, from which GRPO learns nothing.
+  there skills are extracted by the recipe's rules (decisive hindsight), routed and re-scored, and the share of tokens
+  that got one is in the figures. ``opid_all_groups_over_grpo``: the same if OPID also extracts, scores and trains where
+  all rollouts of a task ended alike, from which GRPO learns nothing.
 
 TRL is driven through its ``rollout_func``: the same vector environment, batched ``model.generate`` with a KV cache
 within each turn and only for the games that still run, one row an episode with the environment's words masked, one
@@ -32,8 +32,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -44,23 +45,29 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
-from opid_agents.learning import stages
-from opid_agents.learning.checkpoint import stream
-from opid_agents.learning.samples import step_samples
-from opid_agents.learning.train import Silent, lm_settings, make_envs, train
-from opid_agents.learning.warm import make_start
+from opid_agents.lm import LMAgent
 from opid_agents.packing import pack
-from opid_agents.policy import Policy, Samples
+from opid_agents.policy import Policy
 from opid_agents.recipes import get_recipe
 from opid_agents.recipes.recipe import Recipe, change
-from rich.console import Console
+from opid_agents.sampling.constraints import Constraint
+from opid_agents.sampling.sampler import Samples, SamplingParams
+from opid_agents.streams import stream
+from opid_agents.training.batch import step_samples
+from opid_agents.training.loop import train
+from opid_agents.training.rollouts import play_groups
+from opid_agents.training.run import Run
+from opid_agents.training.setup import lm_settings, make_envs
+from opid_agents.training.warm_start import make_start
+from opid_agents.training.watcher import Silent
 
-from opid_gym.env import TaskOrder
-
-progress = Console(stderr=True)
+from opid_gym.console import out
+from opid_gym.console import talk as progress
+from opid_gym.order import TaskOrder
 
 
 def main() -> None:
+    """Let every contestant train in turn, round by round, and print CPU seconds and counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="starting model (opid-gym pretrain); without one it is made first")
     parser.add_argument("--rounds", type=int, default=3, help="each runs every contestant once")
@@ -68,7 +75,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=8, help="tasks in an iteration")
     parser.add_argument("--rollouts", type=int, default=8, help="rollouts of a task")
     parser.add_argument("--trl-batch", type=int, nargs="+", default=[16, 64], help="micro-batch sizes to try")
-    parser.add_argument("--no-trl", action="store_true", help="only our own learners")
+    parser.add_argument("--no-trl", action="store_true", help="only our own algorithms")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -77,11 +84,11 @@ def main() -> None:
         get_recipe("tiny-alfworld"),
         {
             "threads": 1,
-            "tasks": arguments.tasks,
-            "rollouts": arguments.rollouts,
+            "tasks_per_iteration": arguments.tasks,
+            "group_size": arguments.rollouts,
             "iterations": arguments.iterations + 1,
-            "learning_rate": 1e-6,
-            "minibatches": 1,
+            "optimizer.learning_rate": 1e-6,
+            "optimizer.minibatches": 1,
             "invalid_penalty": 0.0,
             "checkpoint_every": 1,
         },
@@ -93,19 +100,19 @@ def main() -> None:
             make_start(recipe).policy.save(start)
         contestants: dict[str, Callable[[int], list[dict[str, float]]]] = {
             name: lambda seed, name=name: run_ours(
-                change(recipe, {"learner": name, "seed": seed}), start, Path(scratch) / name
+                change(recipe, {"algorithm": name, "seed": seed}), start, Path(scratch) / name
             )
             for name in ("grpo", "opid")
         }
         contestants["opid/all groups"] = lambda seed: run_ours(
-            change(recipe, {"learner": "opid", "seed": seed, "train_uniform_groups": True}),
+            change(recipe, {"algorithm": "opid", "seed": seed, "train_uniform_groups": True}),
             start,
             Path(scratch) / "all",
         )
         if not arguments.no_trl:
             for size in arguments.trl_batch:
                 contestants[f"trl/{size}"] = lambda seed, size=size: run_trl(
-                    change(recipe, {"learner": "grpo", "seed": seed}), start, Path(scratch) / "trl", size
+                    change(recipe, {"algorithm": "grpo", "seed": seed}), start, Path(scratch) / "trl", size
                 )
         rows: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
         for number in range(arguments.rounds):
@@ -123,7 +130,8 @@ def run_ours(recipe: Recipe, start: Path, out: Path) -> list[dict[str, float]]:
     """CPU seconds and counts of each iteration but the last, whose end is not that of an iteration."""
     shutil.rmtree(out, ignore_errors=True)
     watch = Stopwatch()
-    train(recipe, out, policy=Policy.load(start), watch=watch)
+    with Run.open(recipe, out, policy=Policy.load(start), watch=watch) as run:
+        train(run)
     rows = []
     steps_before = 0
     for begun, ended, metrics in zip(watch.begun, watch.begun[1:], watch.metrics, strict=False):
@@ -153,32 +161,47 @@ class Stopwatch(Silent):
 
     @contextmanager
     def stage(self, name: str, total: int):  # type: ignore[no-untyped-def]
+        """Note the process's CPU time, in seconds, when rolling out begins."""
         if name == "roll out":
             self.begun.append(time.process_time())
         yield lambda done: None
 
     def iteration(self, metrics: dict[str, Any]) -> None:
+        """Keep the metrics of an iteration."""
         self.metrics.append(metrics)
 
 
-class GeneratingPolicy(Policy):
+@dataclass(frozen=True, slots=True)
+class GeneratingSampler:
     """Samples as a user of TRL would, with Hugging Face's own ``generate`` on a left-padded batch."""
 
+    policy: Policy
+    model: Any
+
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Sequence[int]], **options: Any) -> Samples:
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams,
+        *,
+        seeds: Sequence[int] | None = None,
+        keys: Sequence[Hashable] | None = None,
+        constraints: Sequence[Constraint | None] | None = None,
+    ) -> Samples:
+        """One reply to each prompt, sampled by ``generate``."""
         width = max(map(len, prompts))
-        filler = self.tokenizer.pad_token_id
+        filler = self.policy.tokenizer.pad_token_id
         ids = torch.tensor([[filler] * (width - len(prompt)) + list(prompt) for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        stop = sorted(options["stop"])
+        stop = sorted(self.policy.end_ids | self.policy.tokens_containing(params.stop))
         made = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
             do_sample=True,
-            temperature=options["temperature"],
+            temperature=params.temperature,
             top_k=0,
             top_p=1.0,
-            max_new_tokens=options["max_new_tokens"],
+            max_new_tokens=params.max_tokens,
             eos_token_id=stop,
             pad_token_id=filler,
             use_cache=True,
@@ -188,7 +211,13 @@ class GeneratingPolicy(Policy):
         for reply in made:
             end = next((i for i, token in enumerate(reply) if token in ends), len(reply) - 1)
             replies.append(reply[: end + 1])
-        return Samples(replies, [[] for _ in replies])
+        return Samples(replies, [[] for _ in replies], [reply[-1] in ends for reply in replies])
+
+    def sync(self) -> None:
+        """Nothing is remembered."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 def run_trl(recipe: Recipe, start: Path, out: Path, micro_batch: int) -> list[dict[str, float]]:
@@ -197,22 +226,27 @@ def run_trl(recipe: Recipe, start: Path, out: Path, micro_batch: int) -> list[di
     from transformers import TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    batch = recipe.tasks * recipe.rollouts
+    batch = recipe.tasks_per_iteration * recipe.group_size
     settings = lm_settings(recipe)
     envs = make_envs(recipe, recipe.world.train_split, batch)
     order = TaskOrder(len(envs.world.task_ids), stream(recipe.seed, "tasks"))
-    tasks = [envs.world.task_ids[order.at(i)] for i in range(recipe.tasks * recipe.iterations)]
-    policy = GeneratingPolicy.load(start)
+    tasks = [envs.world.task_ids[order.at(i)] for i in range(recipe.tasks_per_iteration * recipe.iterations)]
+    policy = Policy.load(start)
     begun: list[float] = []
     rows: list[dict[str, float]] = []
 
     def roll_out(prompts: list[str], trainer: GRPOTrainer) -> dict[str, Any]:
         begun.append(time.process_time())
-        player = GeneratingPolicy(trainer.model, policy.tokenizer, policy.settings)
-        unique = prompts[:: recipe.rollouts]
-        trajectories = stages.roll_out(
-            envs, player, settings, unique, recipe.rollouts, temperature=recipe.temperature, seed=len(begun)
+        player = LMAgent(
+            policy,
+            settings,
+            temperature=recipe.temperature,
+            seed=len(begun),
+            record_tokens=True,
+            sampler=GeneratingSampler(policy, trainer.model),
         )
+        unique = prompts[:: recipe.group_size]
+        trajectories = play_groups(envs, player, unique, recipe.group_size, lambda episodes: None)
         trainer.model.train()
         answer: dict[str, Any] = {"prompt_ids": [], "completion_ids": [], "env_mask": [], "episode_return": []}
         samples = [step_samples([trajectory], invalid_penalty=0.0) for trajectory in trajectories]
@@ -256,16 +290,16 @@ def run_trl(recipe: Recipe, start: Path, out: Path, micro_batch: int) -> list[di
             bf16=False,
             per_device_train_batch_size=micro_batch,
             gradient_accumulation_steps=batch // micro_batch,
-            num_generations=recipe.rollouts,
+            num_generations=recipe.group_size,
             max_steps=recipe.iterations,
             max_completion_length=recipe.model.context,
             temperature=recipe.temperature,
-            learning_rate=recipe.learning_rate,
+            learning_rate=recipe.optimizer.learning_rate,
             lr_scheduler_type="constant",
-            weight_decay=recipe.weight_decay,
-            max_grad_norm=recipe.clip_norm,
-            epsilon=recipe.clip_low,
-            delta=recipe.dual_clip,
+            weight_decay=recipe.optimizer.weight_decay,
+            max_grad_norm=recipe.optimizer.max_grad_norm,
+            epsilon=recipe.loss.clip_low,
+            delta=recipe.loss.dual_clip,
             beta=0.0,
             shuffle_dataset=False,
             gradient_checkpointing=False,
@@ -309,7 +343,6 @@ def summary(rows: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 
 def show(figures: dict[str, Any]) -> None:
     """A table of the medians, and the ratios."""
-    out = Console()
     for name, values in figures["medians"].items():
         out.print(f"{name}: " + "  ".join(f"{key} {value:.4g}" for key, value in values.items()))
     for key in ("over_trl", "opid_over_trl", "opid_over_grpo", "opid_all_groups_over_grpo", "routed_tokens"):

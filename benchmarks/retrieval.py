@@ -42,10 +42,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import psutil
 from invented_corpus import InventedCorpus
-from rich.console import Console
 from rich.table import Table
 
 from opid_gym.bench.statistics import mean_interval
+from opid_gym.console import out, talk
 from opid_gym_envs.searchqa.corpus import Passage, read_corpus, write_corpus
 from opid_gym_envs.searchqa.factbook import load_factbook
 from opid_gym_envs.searchqa.retrievers import build_index, open_index
@@ -55,10 +55,10 @@ ON_A_PART = ("dense", "hybrid")
 BATCH = 64
 # Known items and questions each, for the engines that make vectors.
 QUERIES_OF_THE_PART = 500
-talk = Console(stderr=True)
 
 
 def main() -> None:
+    """Measure building and searching for each engine and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--part", type=int, default=1_000, help="passages that dense and hybrid get; 0 leaves them out")
@@ -258,7 +258,7 @@ def show(results: dict[str, Any]) -> None:
     for name, row in rows.items() if isinstance(rows, dict) else (("bm25", row) for row in rows):
         told = (str(row[column]) for column in columns) if "absent" not in row else (row["absent"],)
         table.add_row(name, f"{row.get('passages', 0):,}", *told)
-    Console().print(table)
+    out.print(table)
     if results.get("per_million_passages"):
         print("a million passages more:", results["per_million_passages"])
 

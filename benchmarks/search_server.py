@@ -47,9 +47,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import psutil
 from invented_corpus import InventedCorpus
-from rich.console import Console
 from rich.table import Table
 
+from opid_gym.console import out, talk
 from opid_gym_envs.searchqa.retrievers import cached_index, open_index
 
 TOPK = 3
@@ -62,10 +62,10 @@ THREADS = {"reference": 1, "ours": os.cpu_count() or 1}
 # Scores closer than this may change places: how a batch is composed changes the last digits of vectors.
 CLOSE = 1e-4
 CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
-talk = Console(stderr=True)
 
 
 def main() -> None:
+    """Put both servers under load with each engine and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engines", nargs="+", default=["bm25", "dense"])
     parser.add_argument("--clients", type=int, default=64)
@@ -90,7 +90,7 @@ def main() -> None:
             row = results[engine][name]
             numbers = (row[key] for key in ("requests_per_second", "requests_per_cpu_second", "p50_ms", "p99_ms"))
             table.add_row(engine, name, *(f"{value:,.1f}" for value in numbers), str(row["wrong"]), str(row["failed"]))
-    Console().print(table)
+    out.print(table)
 
 
 def measure(engine: str, arguments: argparse.Namespace) -> dict[str, Any]:

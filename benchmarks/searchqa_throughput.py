@@ -25,12 +25,12 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from throughput.common import machine, progress
 
 import opid_gym
+from opid_gym.console import out
 from opid_gym_envs.searchqa.env import SearchQA
 
 gym.register_envs(opid_gym)
@@ -43,6 +43,7 @@ Round = Callable[[], int]  # plays, and says how many steps that was
 
 
 def main() -> None:
+    """Measure steps a second for growing numbers of games and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--retriever", default="bm25", help="name of an engine, or address of a search server")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
@@ -86,6 +87,7 @@ def row(world: SearchQA, number: int, clock: Callable[[], float]) -> dict[str, A
 
 
 def singles(world: SearchQA, games: Any) -> Round:
+    """A round in which the expert plays the games one after the other, each in an environment of ``make``."""
     envs = [gym.make(ENV, split="test", retriever=world.retriever) for _ in games]
 
     def play() -> int:
@@ -103,6 +105,7 @@ def singles(world: SearchQA, games: Any) -> Round:
 
 
 def vector(world: SearchQA, games: Any) -> Round:
+    """A round in which the expert plays all games side by side in one ``make_vec``."""
     envs = gym.make_vec(
         ENV,
         num_envs=len(games),
@@ -127,6 +130,7 @@ def vector(world: SearchQA, games: Any) -> Round:
 
 
 def searches(world: SearchQA, games: Any) -> Round:
+    """A round of one search for each game, all in one batch and without an environment."""
     queries = [ways[0] for task_id in games for ways in world.question(task_id).queries]
 
     def search() -> int:
@@ -137,6 +141,7 @@ def searches(world: SearchQA, games: Any) -> Round:
 
 
 def print_table(figures: dict[str, Any]) -> None:
+    """Print the figures as a table, one row for each number of games."""
     rows = figures["by_num_envs"]
     table = Table(title=f"{figures['env']} on {figures['retriever']}, steps a second ({figures['machine']['cpu']})")
     keys = list(dict.fromkeys(key for row in rows for key in row))
@@ -144,7 +149,7 @@ def print_table(figures: dict[str, Any]) -> None:
         table.add_column(key.replace("_envs", " envs"), justify="right")
     for row in rows:
         table.add_row(*(str(row.get(key, "")) for key in keys))
-    Console().print(table)
+    out.print(table)
 
 
 if __name__ == "__main__":

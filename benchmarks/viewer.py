@@ -28,13 +28,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from opid_gym.agent import Decision
+from opid_gym.console import out
+from opid_gym.console import talk as progress
 from opid_gym.prompting import PromptView, load_template, render
 from opid_gym.registration import make_envs
 from opid_gym.rollout import play
@@ -42,12 +43,12 @@ from opid_gym.trajectory import write_jsonl
 from opid_gym.viewer.page import build_page
 from opid_gym.viewer.reading import read_folder
 
-progress = Console(stderr=True)
 STEPS_PER_EPISODE = 20
 GROUP = 8
 
 
 def main() -> None:
+    """Measure the viewer on a generated run and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000, help="steps in the run")
     parser.add_argument("--repeats", type=int, default=5, help="how often the page is opened")
@@ -61,7 +62,7 @@ def main() -> None:
     table = Table("what", "", title=f"The viewer on a run of {arguments.steps:,} steps", box=None)
     for name, value in figures.items():
         table.add_row(name, f"{value:,}" if isinstance(value, (int, float)) else str(value))
-    Console().print(table)
+    out.print(table)
 
 
 def measure(folder: Path, steps: int, repeats: int) -> dict[str, Any]:

@@ -26,14 +26,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 import opid_gym
+from opid_gym.console import out
+from opid_gym.console import talk as progress
 from opid_gym_envs.webshop import Catalogue, Product
 
 gym.register_envs(opid_gym)
-progress = Console(stderr=True)
 QUERIES = 150  # of each kind
 OF_INSTRUCTION: dict[str, Callable[[str, random.Random], str]] = {
     "instruction": lambda instruction, rng: instruction,
@@ -116,6 +116,7 @@ PARTS: dict[str, Callable[[int], dict[str, Any]]] = {"build": build, "start": st
 
 
 def in_fresh_process(part: str, count: int, cache: Path) -> Any:
+    """The figures of one part, measured in a process of its own."""
     command = [sys.executable, __file__, "--part", part, "--products", str(count)]
     environment = os.environ | {"OPID_GYM_CACHE": str(cache)}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -123,6 +124,7 @@ def in_fresh_process(part: str, count: int, cache: Path) -> Any:
 
 
 def main() -> None:
+    """Measure every part for each number of products and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--products", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--cache", type=Path, help="where to build; by default a folder that is removed")
@@ -145,7 +147,7 @@ def main() -> None:
         table = Table("", *(f"{row['products']:,}" for row in rows))
         for key in list(rows[0])[1:]:
             table.add_row(key, *(str(row[key]) for row in rows))
-        Console().print(table)
+        out.print(table)
 
 
 if __name__ == "__main__":

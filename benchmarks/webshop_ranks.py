@@ -21,16 +21,15 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from opid_gym.console import out
+from opid_gym.console import talk as progress
 from opid_gym_envs.webshop.generator import generate
 from opid_gym_envs.webshop.product import Product
 from opid_gym_envs.webshop.search.bm25 import Index, IndexWriter
 from opid_gym_envs.webshop.search.lucene import Searcher, write_index
-
-progress = Console(stderr=True)
 
 _SYMBOLS = """
 ★ ★★★★★ ™ ® ¾ 5° ½-inch 7½ €20 &amp; <b>new</b> 100% c++ #1 3M™ @home b&w w/o don't women’s mens' o'neill's u.s.a. e.g.
@@ -71,6 +70,7 @@ def documents(count: int, seed: int) -> Iterator[tuple[str, str]]:
 
 
 def strewn(text: str, rng: random.Random, times: int) -> str:
+    """The text with `times` random symbols among its words, which are joined by a separator drawn at random."""
     words = text.split(" ")
     for _ in range(times):
         words.insert(rng.randint(0, len(words)), rng.choice(SYMBOLS))
@@ -136,6 +136,7 @@ def compare(count: int, number_of_queries: int, folder: Path, seed: int = 0) -> 
 
 
 def main() -> None:
+    """Compare our ranks with Lucene's for each size of catalogue; exits with 1 if any rank differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--products", type=int, nargs="+", default=[1_000, 10_000], help="sizes of catalogue")
     parser.add_argument("--queries", type=int, default=1_000, help="how many queries at each size")
@@ -151,7 +152,7 @@ def main() -> None:
         table = Table("products", "queries", "identical top 50", "ours, ms", "Lucene, ms")
         for row in rows:
             table.add_row(*(str(row[key]) for key in ("products", "queries", "identical", "ours_ms", "lucene_ms")))
-        Console().print(table)
+        out.print(table)
     sys.exit(any(row["different"] for row in rows))
 
 

@@ -16,17 +16,17 @@ import time
 from typing import Any
 
 import gymnasium as gym
-from rich.console import Console
 
 import opid_gym
+from opid_gym.console import talk as progress
 from opid_gym.registration import make_envs
 from opid_gym.vector import TextVectorEnv
 
 gym.register_envs(opid_gym)
-progress = Console(stderr=True)
 
 
 def main() -> None:
+    """Measure actions a second for growing numbers of browsers and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--browsers", type=int, nargs="+", default=[1, 2, 4], help="how many side by side")
     parser.add_argument("--episodes", type=int, default=8, help="episodes of each browser")

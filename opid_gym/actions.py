@@ -12,14 +12,14 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+_THOUGHT_END = re.compile("</think>", re.IGNORECASE)
 # Each tag is searched on its own: one pattern for the whole element would need quadratic time on a reply made of
 # opening tags.
-_TAGS = {
-    name: (re.compile(f"<{name}>", re.IGNORECASE), re.compile(f"</{name}>", re.IGNORECASE))
-    for name in ("think", "action")
-}
+_OPENING, _CLOSING = re.compile("<action>", re.IGNORECASE), re.compile("</action>", re.IGNORECASE)
 # Without a tag the end of the reply is sent, as the reference implementation does.
 _LAST_WORDS = 30
+# What `spaced` adds.
+_SPACE = re.compile(r"^(\w+\[)\s+(?=.*\]$)", re.DOTALL)
 _CJK = re.compile(r"[\u4e00-\u9fff]")
 
 
@@ -29,13 +29,15 @@ class ActionFormat:
 
     Attributes:
         tag: the action stands in ``<action>`` tags; False: the whole reply is the action.
-        reasoning: a ``<think>`` block is required as well.
+        reasoning: a thought is required as well. It is everything up to the first ``</think>``: templates of reasoning
+            models open it in the prompt, so that replies only close it.
         admissible: the action must be one of the admissible ones (needs them to be known).
         elements: in place of ``<action>``, the action is one element with one of these tags, and keeps them:
             ``<search>who wrote Hamlet</search>``. Two of them, alike or not, are no decision: such a reply gives the
             empty action.
         chinese: replies with Chinese characters are accepted (the reference implementation refuses them).
         lower: the action is lower-cased before use, as the reference does for ALFWorld.
+        spaces: small models read and write ``name[text]`` as `spaced` does; the world is sent it without the space.
         max_characters: longer actions are invalid; keeps a runaway reply away from the world.
     """
 
@@ -45,6 +47,7 @@ class ActionFormat:
     elements: tuple[str, ...] = ()
     chinese: bool = False
     lower: bool = True
+    spaces: bool = False
     max_characters: int = 10_000
 
     def __post_init__(self) -> None:
@@ -79,28 +82,32 @@ def parse_action(reply: str, format: ActionFormat = TAGGED, admissible: Collecti
 
     >>> parse_action("<think>hm</think><action>look</action>")
     ParsedAction(action='look', valid=True, reason=None)
+    >>> parse_action("The mug, or <action>wait</action>?</think><action>take mug</action>").action
+    'take mug'
     >>> parse_action("<think>hm</think> look").reason
     'no <action>...</action> in the reply'
     >>> parse_action("<think>hm</think> <search>author of Hamlet</search>", SEARCH).action
     '<search>author of Hamlet</search>'
     """
     reasons = []
-    thought = _element(reply, "think", 0)
+    thought = _THOUGHT_END.search(reply)
     # What stands inside the reasoning is not a decision: a reply may quote the format before it decides.
-    start = thought[1] if thought else 0
+    start = thought.end() if thought else 0
     if format.elements:
         action, problem = _one_element(reply, format.elements, start)
         if problem:
             reasons.append(problem)
     elif format.tag:
-        found = _element(reply, "action", start)
+        found = _action(reply, start)
         if found is None:
             reasons.append("no <action>...</action> in the reply")
-        action = found[0].strip() if found else reply[-_LAST_WORDS:].strip()
+        action = reply[-_LAST_WORDS:].strip() if found is None else found
     else:
-        action = reply.strip()
+        action = reply[start:].strip()
     if format.lower:
         action = action.lower()
+    if format.spaces:
+        action = _SPACE.sub(r"\1", action)
     if format.reasoning and thought is None:
         reasons.append("no <think>...</think> in the reply")
     if not format.chinese and _CJK.search(reply):
@@ -113,6 +120,19 @@ def parse_action(reply: str, format: ActionFormat = TAGGED, admissible: Collecti
     if format.admissible and admissible is not None and action not in admissible:
         reasons.append("the action is not admissible here")
     return ParsedAction(action, not reasons, "; ".join(reasons) or None)
+
+
+def spaced(action: str) -> str:
+    """An action of the form ``name[text]`` with a space before its text; any other one as it is.
+
+    In many tokenizers the tokens of words hold the space before them. Without it the words of the text would not be the
+    tokens that stand in a page or a passage, and a small model could not copy them.
+
+    >>> spaced("click[red]"), spaced("look")
+    ('click[ red]', 'look')
+    """
+    name, bracket, text = action.partition("[")
+    return f"{name}[ {text.lstrip()}" if bracket and text.endswith("]") else action
 
 
 def _one_element(text: str, names: Collection[str], start: int) -> tuple[str, str | None]:
@@ -131,11 +151,10 @@ def _one_element(text: str, names: Collection[str], start: int) -> tuple[str, st
     return f"<{kinds[0][1]}>{content}</{kinds[0][1]}>", None
 
 
-def _element(text: str, name: str, start: int) -> tuple[str, int] | None:
-    """Content and end of the first ``<name>...</name>`` from `start` on."""
-    opening, closing = _TAGS[name]
-    first = opening.search(text, start)
+def _action(text: str, start: int) -> str | None:
+    """What stands in the first ``<action>...</action>`` from `start` on."""
+    first = _OPENING.search(text, start)
     if first is None:
         return None
-    last = closing.search(text, first.end())
-    return None if last is None else (text[first.end() : last.start()], last.end())
+    last = _CLOSING.search(text, first.end())
+    return None if last is None else text[first.end() : last.start()].strip()

@@ -2,7 +2,7 @@
 
 Commands that need a learner, a world or a language model live in other packages and are found through the entry-point
 group ``opid_gym.commands``; what ``opid-gym serve NAME`` starts through ``opid_gym.serve``; agents by name through
-``opid_gym.agents``. This module imports none of them.
+``opid_gym.agents`` and worlds through ``opid_gym.worlds``. This module imports none of them.
 """
 
 from __future__ import annotations
@@ -12,28 +12,32 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import gymnasium as gym
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 import opid_gym
 from opid_gym.agent import Decision
 from opid_gym.bench.harness import choose_tasks
+from opid_gym.console import escape, out, progress_bar, talk
 from opid_gym.evaluation import Evaluation, evaluate
-from opid_gym.registration import WORLDS, make_envs
-from opid_gym.roster import explain_missing, make_agent, parse_options
+from opid_gym.named import explain_missing
+from opid_gym.panel import find_panel, panel_tasks
+from opid_gym.registration import make_envs, registered_worlds
+from opid_gym.roster import make_agent, parse_options
 from opid_gym.trajectory import Trajectory, write_jsonl
+from opid_gym.world import World, describe_source
 
 # What a user can cause by a wrong argument or file. Anything else is a bug and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, KeyError, OSError, ImportError, NotImplementedError, gym.error.Error)
 
 DEFAULT_ENV = "opid/ALFWorld-v0"
+ANY_WORDS = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 app = typer.Typer(
     name="opid-gym",
@@ -43,9 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 serve = typer.Typer(help="Start a server on this machine.", no_args_is_help=True)
-# Results go to standard output, everything said along the way to standard error.
-talk = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
 
 AgentOption = Annotated[
     str,
@@ -61,6 +62,23 @@ SetOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option(help="Episode limit; the benchmark's own if not given.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random.", min=0)]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(envvar="OPID_GYM_TOKEN", help="Ask clients for this bearer token; needed for other machines."),
+]
+OpenOption = Annotated[bool, typer.Option("--open", help="Answer other machines without a token.")]
+AllowHostOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Another name under which clients reach this server without a token; may be repeated."),
+]
+PanelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--panel",
+        help="Play the tasks of a panel (see `opid-gym panel`), NAME or NAME/LIST; its list `test` if none is named. "
+        "It sets environment, split and episode limit.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of tables.")]
 
 
@@ -69,7 +87,11 @@ def main() -> None:
     sys.path.insert(0, str(Path.cwd()))  # agents and worlds of the user's own are found where the command is run
     for group, commands in (("opid_gym.commands", app), ("opid_gym.serve", serve)):
         for point in sorted(entry_points(group=group)):
-            plugged = _plugged(point)
+            try:
+                plugged = point.load()
+            except ModuleNotFoundError as error:  # one broken plug-in must not take the other commands away
+                commands.command(point.name, context_settings=ANY_WORDS)(explain_errors(_missing(error)))
+                continue
             if isinstance(plugged, typer.Typer):  # a command with commands of its own
                 for command in plugged.registered_commands:
                     command.callback = explain_errors(command.callback) if command.callback else None
@@ -97,7 +119,7 @@ def explain_errors(command: Callable[..., Any]) -> Callable[..., Any]:
             message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
             if isinstance(error, ModuleNotFoundError):
                 message = explain_missing(error)
-            talk.print(f"[bold red]error:[/] {_escape(message)}", soft_wrap=True)
+            talk.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
             raise typer.Exit(2) from None
 
     return wrapped
@@ -118,11 +140,13 @@ def _options(
 def envs_command(as_json: JsonOption = False) -> None:
     """List the environments."""
     if as_json:
-        rows = [{"id": w.id, "max_episode_steps": w.max_episode_steps, "summary": w.summary} for w in WORLDS]
+        rows = [
+            {"id": w.id, "max_episode_steps": w.max_episode_steps, "summary": w.summary} for w in registered_worlds()
+        ]
         print(json.dumps(rows))
         return
     table = Table("environment", "steps", "what it is", box=None)
-    for world in WORLDS:
+    for world in registered_worlds():
         table.add_row(world.id, str(world.max_episode_steps), world.summary)
     out.print(table)
 
@@ -136,13 +160,14 @@ def eval_command(
     episodes: Annotated[
         int | None,
         typer.Option(
-            help="So many tasks, the same random sample as in `bench`, whatever the seed; all if not given.", min=1
+            help="Number of tasks: the same random sample as in `bench`, whatever the seed; all if not given.", min=1
         ),
     ] = None,
     num_envs: Annotated[int, typer.Option(help="Games played at once.", min=1)] = 32,
     max_episode_steps: StepsOption = None,
     seed: SeedOption = 0,
     set_: SetOption = None,
+    panel: PanelOption = None,
     trajectories: Annotated[
         Path | None, typer.Option("--trajectories", help="Write the episodes to this .jsonl.")
     ] = None,
@@ -152,10 +177,17 @@ def eval_command(
     if trajectories is not None:
         trajectories.parent.mkdir(parents=True, exist_ok=True)  # now, and not after all has been played
     arguments = env_arguments(split, max_episode_steps, set_)
+    chosen = None
+    if panel is not None:
+        chosen, part = find_panel(panel)
+        env, arguments = chosen.env, chosen.env_arguments(part, arguments)
     envs = make_envs(env, num_envs, **arguments)
-    task_ids = choose_tasks(envs.world.task_ids, episodes)
+    tasks = envs.world.task_ids if chosen is None else panel_tasks(chosen, part, envs.world)
+    task_ids = choose_tasks(tasks, episodes)
     player = make_agent(agent, envs, seed=seed)
-    settings = {"env": env, "agent": agent, "split": split, "seed": seed, "env_arguments": arguments}
+    settings = {"env": env, "agent": agent, "split": arguments.get("split"), "seed": seed, "env_arguments": arguments}
+    if chosen is not None:
+        settings |= chosen.stamp(part)
     played: list[Trajectory] = []
     with progress_bar("tasks", len(task_ids)) as advance:
 
@@ -171,7 +203,14 @@ def eval_command(
     if as_json:
         print(result.to_json())
     else:
+        about = describe_source(result.settings["source"])
         out.print(result_table(result, title=f"{agent} on {env}"))
+        totals = result.to_dict()
+        out.print(
+            f"{about}: mean return {totals['mean_return']:.3f}, valid actions {totals['valid_action_ratio']:.1%}, "
+            f"mean length {totals['mean_length']:.1f} steps",
+            soft_wrap=True,
+        )
 
 
 @app.command("play")
@@ -196,58 +235,81 @@ def play_command(
         options = None if task_id is None else {"task_ids": [task_id]}
         observations, infos = envs.reset(options=options)
         player.reset(infos["_task"])
-        out.rule(f"[bold]{_escape(infos['task'][0])}[/]")
-        over = False
+        out.rule(f"[bold]{escape(infos['task'][0])}[/]")
+        length, over, total = 0, False, 0.0
         while not over:
             if agent is not None:
-                out.print(_escape(observations[0]) + "\n")
+                out.print(escape(observations[0]) + "\n")
             try:
                 decision = player.act(observations, infos)[0]
             except EOFError:
-                out.print("\nbye")
+                out.print(f"\nleft after {length} {_steps(length)}, not solved: bye")
                 return
             if isinstance(decision, str):
                 decision = Decision(decision)
             if agent is not None:
-                note = "" if decision.valid else f"   [red]({_escape(decision.invalid_reason or 'invalid')})[/]"
-                out.print(f"[bold cyan]> {_escape(decision.action)}[/]{note}")
+                note = "" if decision.valid else f"   [red]({escape(decision.invalid_reason or 'invalid')})[/]"
+                out.print(f"[bold cyan]> {escape(decision.action)}[/]{note}")
                 time.sleep(delay)
-            observations, _, terminations, truncations, infos = envs.step([decision.action])
+            observations, rewards, terminations, truncations, infos = envs.step([decision.action])
+            length += 1
+            total += float(rewards[0])
             over = bool(terminations[0] or truncations[0])
         won += bool(infos["won"][0])
-        out.print(_escape(observations[0]) + "\n")
-        length = infos["episode"]["length"][0]
-        out.print(
-            f"[bold green]solved[/] in {length} steps"
-            if infos["won"][0]
-            else f"[bold red]not solved[/] in {length} steps"
-        )
+        out.print(escape(observations[0]) + "\n")
+        outcome = "[bold green]solved[/]" if infos["won"][0] else "[bold red]not solved[/]"
+        limit = ", the limit" if truncations[0] and not terminations[0] else ""
+        out.print(f"{outcome} in {length} {_steps(length)}{limit}; return {total:g}")
     if games > 1:
         out.print(f"{won} of {games} games solved")
     envs.close()
 
 
-class Person:
-    """The agent protocol for somebody at a keyboard; `free_text` is said where a world lists no actions."""
+def _steps(count: int) -> str:
+    return "step" if count == 1 else "steps"
 
-    def __init__(self, console: Console, free_text: str = "anything you like") -> None:
+
+class Person:
+    """The agent protocol for somebody at a keyboard.
+
+    Args:
+        console: to read from and write to.
+        action_help: how to act (`opid_gym.world.World.action_help`), said when help is asked for.
+    """
+
+    def __init__(self, console: Console, action_help: str) -> None:
         self._console = console
-        self._free_text = free_text
+        self._action_help = action_help
 
     def reset(self, mask: Any) -> None:
         """A new game: say how to get help."""
-        self._console.print("[dim]Type a command; ? lists what is possible here, Ctrl-D ends.[/]\n")
+        self._console.print("[dim]Type an action or its number; ? lists the actions possible here, Ctrl-D ends.[/]\n")
 
     def act(self, observations: Sequence[str], infos: Any) -> list[str]:
         """Ask until there is a command."""
-        self._console.print(_escape(observations[0]) + "\n")
+        self._console.print(escape(observations[0]) + "\n")
         while True:
             command = self._console.input("[bold cyan]> [/]").strip()
+            actions = infos["admissible_actions"][0]
             if command == "?":
-                actions = infos["admissible_actions"][0]
-                self._console.print(_escape(self._free_text if actions is None else "  ".join(actions)))
+                self._list(actions)
+            elif actions is not None and command.isdecimal():
+                if 1 <= int(command) <= len(actions):
+                    self._console.print(f"[dim]{escape(actions[int(command) - 1])}[/]")
+                    return [actions[int(command) - 1]]
+                self._console.print(f"[yellow]{command} is not a number from 1 to {len(actions)}; ? lists them[/]")
             elif command:
+                if actions is not None and command not in actions:
+                    self._console.print("[dim](not one of the actions possible here; ? lists them)[/]")
                 return [command]
+
+    def _list(self, actions: Sequence[str] | None) -> None:
+        if actions is not None:
+            width = len(str(len(actions)))
+            for number, action in enumerate(actions, 1):
+                self._console.print(f"[dim]{number:>{width}}[/]  {escape(action)}", soft_wrap=True)
+        if actions is None or self._action_help != World.action_help:
+            self._console.print(escape(self._action_help), soft_wrap=True)
 
 
 def env_arguments(split: str | None, max_episode_steps: int | None, pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -262,33 +324,6 @@ def env_arguments(split: str | None, max_episode_steps: int | None, pairs: Seque
     if max_episode_steps is not None:
         arguments["max_episode_steps"] = max_episode_steps
     return arguments
-
-
-class progress_bar:  # noqa: N801  (a context manager, used like a function)
-    """A progress bar on standard error; yields a function that advances it.
-
-    >>> with progress_bar("games", 3) as advance:
-    ...     advance(1)
-    """
-
-    def __init__(self, what: str, total: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=talk,
-            transient=True,
-        )
-        self._task = self._progress.add_task(what, total=total)
-
-    def __enter__(self) -> Callable[[int], None]:
-        self._progress.start()
-        return lambda count: self._progress.advance(self._task, count)
-
-    def __exit__(self, *error: object) -> None:
-        self._progress.stop()
 
 
 def result_table(result: Evaluation, title: str) -> Table:
@@ -308,22 +343,14 @@ def result_table(result: Evaluation, title: str) -> Table:
     return table
 
 
-def _plugged(point: EntryPoint) -> Callable[..., Any] | typer.Typer:
-    try:
-        command: Callable[..., Any] | typer.Typer = point.load()
-        return command
-    except ModuleNotFoundError as error:
-        problem = error  # one broken plug-in must not take the other commands away
+def _missing(problem: ModuleNotFoundError) -> Callable[[], None]:
+    """What stands in for a command that cannot be loaded: it says why, whatever it is asked."""
 
     def missing() -> None:
         raise problem
 
-    missing.__doc__ = f"Not available: {problem}."
+    missing.__doc__ = f"Not available: {escape(str(problem))}."
     return missing
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

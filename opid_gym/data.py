@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
+
+from opid_gym.files import SEAL, damage, make_folder, seal, sync
 
 
 def data_home(variable: str, data_dir: str | Path | None = None) -> Path | None:
@@ -37,11 +41,15 @@ def cache_home() -> Path:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
-    """A folder that is there completely or not at all, whoever else builds it meanwhile.
+    """Build a folder unless it is there already.
+
+    The folder is complete or not there at all: it is filled under another name, sealed (see `opid_gym.files`) and
+    renamed. A file lock beside it lets one process build while others wait. What a killed process left behind is built
+    anew, and so is a folder that was damaged since, with a warning that names the damage.
 
     Args:
-        folder: where it shall be. Its name must change with what is in it: an existing folder is taken as it is.
-        build: fills an empty folder; called only if `folder` is not there.
+        folder: the folder's path. Its name must change with its content: an existing folder is taken as it is.
+        build: fills an empty folder; called only if `folder` is not there or damaged.
 
     Returns:
         `folder`.
@@ -54,18 +62,30 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     >>> (place / "text").read_text()
     'hello'
     """
-    if folder.is_dir():
+    if _is_whole(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        scratch.chmod(0o755)
-        build(scratch)
+    make_folder(folder.parent)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if _is_whole(folder):  # another process was first
+            return folder
+        scratch, old = (folder.parent / f".{folder.name}.{state}" for state in ("building", "old"))
+        for left in (scratch, old):
+            shutil.rmtree(left, ignore_errors=True)
+        scratch.mkdir()
         try:
+            build(scratch)
+            seal(scratch)
+            if folder.is_dir():
+                if (folder / SEAL).exists():  # otherwise an earlier version built it
+                    warnings.warn(f"{folder} was built again: {damage(folder)}", stacklevel=2)
+                folder.rename(old)
             scratch.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster, and its folder is as good
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            sync(folder.parent)
+        finally:
+            for left in (scratch, old):
+                shutil.rmtree(left, ignore_errors=True)
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    return folder.is_dir() and damage(folder) is None

@@ -13,6 +13,7 @@ from gymnasium.vector import VectorEnv
 from opid_gym.agent import Agent
 from opid_gym.rollout import play
 from opid_gym.trajectory import Trajectory
+from opid_gym.world import World
 
 # 97.5 % quantile of the standard normal distribution: intervals here are two-sided 95 %.
 _Z = 1.959963984540054
@@ -109,13 +110,14 @@ def evaluate(
         envs: a vector environment made with ``autoreset_mode=AutoresetMode.DISABLED``; any number of games.
         agent: who acts.
         task_ids: the tasks; None: all of the split, in the world's order.
-        settings: kept with the results.
+        settings: kept with the results, beside the world's ``source`` and ``data``.
         on_episode: called with each finished trajectory (for progress bars and for writing them down).
 
     Raises:
         ValueError: no tasks, or see `opid_gym.rollout.play`.
     """
-    chosen = list(envs.unwrapped.world.task_ids if task_ids is None else task_ids)  # type: ignore[attr-defined]
+    world: World = envs.unwrapped.world  # type: ignore[attr-defined]
+    chosen = list(world.task_ids if task_ids is None else task_ids)
     if not chosen:
         raise ValueError("there are no tasks to evaluate on")
     episodes: dict[int, Episode] = {}
@@ -130,7 +132,10 @@ def evaluate(
         )
         if on_episode is not None:
             on_episode(trajectory)
-    return Evaluation(tuple(episodes[index] for index in range(len(chosen))), settings or {})
+    return Evaluation(
+        tuple(episodes[index] for index in range(len(chosen))),
+        {"source": world.source, "data": world.data, **(settings or {})},
+    )
 
 
 def wilson(successes: int, count: int) -> Interval:
@@ -148,11 +153,21 @@ def wilson(successes: int, count: int) -> Interval:
 
 
 def score_interval(rate: float, count: float) -> Interval:
-    """Wilson's interval of a rate seen in `count` independent trials; a fraction where they are not quite that many."""
+    """Wilson's interval of a rate seen in `count` independent trials; a fraction where they are not quite that many.
+
+    Raises:
+        ValueError: not 0 <= rate <= 1, or count is not positive.
+
+    >>> score_interval(0.0, 50).low
+    0.0
+    """
+    if count <= 0 or not 0 <= rate <= 1:
+        raise ValueError(f"need 0 <= rate <= 1 and count > 0, got rate={rate}, count={count}")
     scale = 1 + _Z**2 / count
     center = (rate + _Z**2 / (2 * count)) / scale
     half = _Z / scale * math.sqrt(rate * (1 - rate) / count + _Z**2 / (4 * count**2))
-    return Interval(rate, max(0.0, center - half), min(1.0, center + half))
+    # At the ends the two terms are equal, but for rounding.
+    return Interval(rate, max(0.0, center - half) if rate > 0 else 0.0, min(1.0, center + half) if rate < 1 else 1.0)
 
 
 def paired_difference(before: Evaluation, after: Evaluation) -> Interval:

@@ -2,15 +2,14 @@
 
 Hindsight methods (OPID, GiGPO, Reflexion, ...) need finished episodes and their siblings. `RecordTrajectories` wraps
 any vector environment whose infos follow the contract, writes down what happens and calls the registered hooks with
-each finished trajectory and each finished group of trajectories of one task. A world may add what it can read off a
-trajectory (`opid_gym.world.World.hindsight`, records of `StepProgress`).
+each finished trajectory and each finished group of trajectories of one task. When an episode ends, its world is asked
+once what the record tells of each step (`StepHindsight`) and of the whole; both answers are kept in the record.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,35 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
 from opid_gym.agent import Decision
-from opid_gym.trajectory import Step, Trajectory
+from opid_gym.trajectory import Step, StepHindsight, Trajectory
+
+_ACCIDENTS = ("crashed", "too_slow")  # why an episode could not go on, in the extras of its last turn
+
+__all__ = ["HindsightHook", "RecordTrajectories", "StepHindsight", "look_back"]
 
 
-@dataclass(frozen=True, slots=True)
-class StepProgress:
-    """What one step achieved, as far as the trajectory's text shows it.
+def look_back(world: Any, trajectory: Trajectory) -> None:
+    """Ask a world what a finished episode tells, and keep the answers in the record.
 
-    Attributes:
-        changed_state: the world is different after the step.
-        reached: sub-goals reached for the first time by this step, in the world's words.
-        wasted: the step neither changed the world nor showed anything new.
+    Args:
+        world: usually an `opid_gym.world.World`. One without the methods `hindsight` and `workflow` tells nothing.
+        trajectory: the finished episode; its steps' `hindsight` and its `workflow` are set, to None where the world
+            tells nothing.
+
+    Raises:
+        ValueError: the world's hindsight has not one record for each step.
     """
-
-    changed_state: bool
-    reached: tuple[str, ...] = ()
-    wasted: bool = False
+    hindsight = getattr(world, "hindsight", None)
+    workflow = getattr(world, "workflow", None)
+    told = hindsight(trajectory) if hindsight else []
+    if told and len(told) != len(trajectory.steps):
+        raise ValueError(
+            f"{type(world).__name__}.hindsight must return one record for each of {len(trajectory.steps)} steps, or "
+            f"none, got {len(told)}"
+        )
+    for number, step in enumerate(trajectory.steps):
+        step.hindsight = told[number] if told else None
+    trajectory.workflow = tuple(workflow(trajectory)) or None if workflow else None
 
 
 class HindsightHook:
@@ -46,11 +58,14 @@ class HindsightHook:
         """All rollouts of a group have ended; in order of their ending."""
 
 
-class RecordTrajectories(VectorWrapper[Any, Any, Any, Any, Any]):
+class RecordTrajectories(VectorWrapper):  # generic in Gymnasium 1.4 and later only
     """Records every episode of a vector environment and calls hooks when episodes and groups end.
 
     `step` takes `opid_gym.agent.Decision` objects as well as strings, so that replies and prompts are recorded with
-    the actions. Episodes cut short by `reset` or `close` are dropped: hooks see finished ones only.
+    the actions. Episodes cut short by `reset` or `close` are dropped: hooks see finished ones only, and no group that
+    misses one of them. The world of each
+    game is found in `TextVectorEnv`, and in Gymnasium's `SyncVectorEnv` of `TextEnv`; elsewhere, and where the world
+    has no hindsight, records are without (`Step.hindsight` and `Trajectory.workflow` are None).
 
     Args:
         env: a vector environment whose infos follow `opid_gym.vector.TextVectorEnv`, in any autoreset mode.
@@ -77,8 +92,11 @@ class RecordTrajectories(VectorWrapper[Any, Any, Any, Any, Any]):
         self.group_size: int = getattr(env.unwrapped, "group_size", 1)
         self._mode = AutoresetMode(env.metadata["autoreset_mode"])
         self._env_id = env.spec.id if env.spec else None
+        self._worlds = _worlds(env)
         self._running: list[Trajectory | None] = [None] * env.num_envs
-        self._groups: defaultdict[int, list[Trajectory]] = defaultdict(list)
+        # The finished episodes of groups that are not complete, by game, and the group that each game has begun last.
+        self._groups: defaultdict[int, dict[int, Trajectory]] = defaultdict(dict)
+        self._begun = [-1] * env.num_envs
         self._observations: Sequence[str] = ()
         self._context: list[dict[str, Any]] = [{} for _ in range(env.num_envs)]
         self._episodes = 0
@@ -86,9 +104,12 @@ class RecordTrajectories(VectorWrapper[Any, Any, Any, Any, Any]):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset the environment; the episodes that were running there are forgotten."""
         mask = (options or {}).get("reset_mask")
+        if mask is not None and np.all(mask):
+            mask = None
         observations, infos = self.env.reset(seed=seed, options=options)
         if mask is None:
             self._groups.clear()
+            self._begun = [-1] * self.num_envs
         self._observations = observations
         for i in range(self.num_envs):
             if mask is None or mask[i]:
@@ -133,10 +154,14 @@ class RecordTrajectories(VectorWrapper[Any, Any, Any, Any, Any]):
                 continue
             trajectory.success = bool(after["won"][i])
             trajectory.truncated = bool(truncations[i]) and not bool(terminations[i])
+            trajectory.metadata |= {key: after[key][i] for key in _ACCIDENTS if _has(after, key, i)}
             self._running[i] = None
             if replaced:
                 self._begin(i, infos)
-            self._finish(trajectory)
+            try:
+                look_back(self._worlds[i], trajectory)
+            finally:  # a mistake in a world's hindsight is raised, and loses no episode
+                self._finish(i, trajectory)
         return observations, rewards, terminations, truncations, infos
 
     def _begin(self, i: int, infos: dict[str, Any]) -> None:
@@ -149,21 +174,46 @@ class RecordTrajectories(VectorWrapper[Any, Any, Any, Any, Any]):
             task=infos["task"][i],
             group=group,
             env_id=self._env_id,
+            metadata={"source": infos["source"][i], "data": getattr(self._worlds[i], "data", None)},
         )
+        self._begun[i] = group
+        for open_group in [number for number in self._groups if number < group]:
+            self._let_go(open_group)
         self._remember(i, infos)
 
     def _remember(self, i: int, infos: dict[str, Any]) -> None:
         self._context[i] = {"anchor": infos["anchor"][i], "admissible_actions": infos["admissible_actions"][i]}
 
-    def _finish(self, trajectory: Trajectory) -> None:
+    def _finish(self, i: int, trajectory: Trajectory) -> None:
         for hook in self.hooks:
             hook.on_trajectory(trajectory)
         group = self._groups[trajectory.group]
-        group.append(trajectory)
+        group[i] = trajectory
         if len(group) == self.group_size:
             del self._groups[trajectory.group]
             for hook in self.hooks:
-                hook.on_group(group)
+                hook.on_group(list(group.values()))
+        else:
+            self._let_go(trajectory.group)
+
+    def _let_go(self, group: int) -> None:
+        """Forget an incomplete group if one of its games has begun a later group without having finished this one."""
+        finished = self._groups[group]
+        team = next(iter(finished)) // self.group_size
+        games = range(team * self.group_size, (team + 1) * self.group_size)
+        if any(game not in finished and self._begun[game] > group for game in games):
+            del self._groups[group]
+
+
+def _worlds(env: VectorEnv[Any, Any, Any]) -> list[Any]:
+    """The world behind each game; None where it cannot be seen."""
+    shared = getattr(env.unwrapped, "world", None)
+    if shared is not None:
+        return [shared] * env.num_envs
+    singles = getattr(env.unwrapped, "envs", None)
+    if singles is None:
+        return [None] * env.num_envs
+    return [getattr(single.unwrapped, "world", None) for single in singles]
 
 
 def _has(infos: dict[str, Any], key: str, i: int) -> bool:

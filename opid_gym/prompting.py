@@ -113,17 +113,16 @@ def render(
     episode_skill: str | None = None,
     step_skill: str | None = None,
 ) -> Prompt:
-    """Fill a template.
+    r"""Fill a template.
 
     Slots are filled in one pass: a brace in an observation is text and stays text. A skill whose slot the template
-        lacks is an error, not a
-    silent loss.
+    lacks is an error, not a silent loss.
 
     Raises:
         ValueError: a skill is given and the template has no slot for it.
 
-    >>> text = "Task: {task}\\n{episode_skill}{observation}\\n{step_skill}>"
-    >>> template = PromptTemplate(text, episode_skill="Tip: {skill}\\n")
+    >>> text = "Task: {task}\n{episode_skill}{observation}\n{step_skill}>"
+    >>> template = PromptTemplate(text, episode_skill="Tip: {skill}\n")
     >>> view = PromptView("put a mug in shelf", "You see a mug 1.")
     >>> prompt = render(template, view, episode_skill="Look around first.")
     >>> print(prompt)

@@ -16,7 +16,6 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -25,29 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opid_gym.agent import Agent, Decision
+from opid_gym.json_text import parse_json
+from opid_gym.named import did_you_mean, load_named
 from opid_gym.vector import TextVectorEnv
 
+# A character, or text in quotation marks. The quantifiers never go back, which would take forever in odd texts.
+_PIECE = r"""[^\s"']|"(?:\\.|[^"\\])*+"|'[^']*+'"""
 # Text without spaces outside of quotation marks.
-_WORD = re.compile(r"""(?:[^\s"']|"(?:\\.|[^"\\])*"|'[^']*')+""")
-_WORDS = re.compile(rf"\s*(?:{_WORD.pattern}\s*)*")
-# Which extra brings a package that something here needs.
-EXTRAS = {
-    "fastapi": "serve",
-    "httpx": "llm",
-    "jaxtyping": "train",
-    "matplotlib": "bench",
-    "minari": "export",
-    "pyarrow": "export",
-    "sb3_contrib": "sb3",
-    "scipy": "bench",
-    "sentence_transformers": "sb3",
-    "stable_baselines3": "sb3",
-    "tokenizers": "train",
-    "torch": "train",
-    "transformers": "train",
-    "uvicorn": "serve",
-    "verifiers": "verifiers",
-}
+_WORD = re.compile(rf"(?:{_PIECE})++")
+_WORDS = re.compile(rf"(?:{_PIECE}|\s)*+")
 # An agent for one game: (observation, info) -> action, with the `info` of `opid_gym.env.TextEnv`.
 SingleAgent = Callable[[str, dict[str, Any]], str | Decision]
 
@@ -117,8 +102,8 @@ def parse_options(pairs: Sequence[str], what: str = "an option") -> dict[str, An
         if not separator or not key.isidentifier():
             raise ValueError(f"{what} needs key=value, got {pair!r}")
         try:
-            options[key] = json.loads(value)
-        except json.JSONDecodeError:
+            options[key] = parse_json(value)
+        except ValueError:
             quoted = len(value) > 1 and value[0] == value[-1] == "'"
             options[key] = value[1:-1] if quoted else value
     return options
@@ -145,26 +130,12 @@ def find_agent(spec: Spec) -> tuple[Any, dict[str, Any]]:
     if Path(spec.name).is_dir():
         return points["lm"].load(), {"path": spec.name, **spec.options}
     if not separator:
+        hint = did_you_mean(spec.name, points)
         raise ValueError(
             f"agent {spec.name!r} is neither one of {sorted(points)} nor a folder with a saved model, nor module:Class"
+            f"{hint and f'; {hint}'}"
         )
-    found: Any = import_module(head)
-    for part in tail.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"agent {spec.name!r}: {head} has no {tail}")
-        found = getattr(found, part)
-    return found, spec.options
-
-
-def explain_missing(error: ModuleNotFoundError) -> str:
-    """The message of an import that failed, with the extra to install where there is one.
-
-    >>> explain_missing(ModuleNotFoundError("No module named 'scipy'", name="scipy"))
-    "No module named 'scipy': pip install 'opid-gym[bench]'"
-    """
-    extra = EXTRAS.get((error.name or "").partition(".")[0])
-    told = extra is None or "pip install" in str(error)
-    return str(error) if told else f"{error}: pip install 'opid-gym[{extra}]'"
+    return load_named(spec.name, "agent"), spec.options
 
 
 def plays_one_game(found: Any) -> bool:

@@ -13,18 +13,22 @@ from gymnasium.error import CustomSpaceError
 from gymnasium.spaces import Text
 from gymnasium.vector.utils import create_shared_memory
 
-# What `sample` draws from: plain text with a little of everything that breaks careless code.
-SAMPLE_CHARACTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;'\"<>[]{}/\\\n\téßñ中文🙂"
+# Generous on purpose: a space must contain every value that the environment emits or accepts, and it accepts any string
+# that a model may produce.
+MAX_OBSERVATION_CHARACTERS = 2**20
+MAX_ACTION_CHARACTERS = 2**24
+# What `sample` draws from: plain text with a little of everything that breaks careless code; each character once.
+SAMPLE_CHARACTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;'\"<>[]{}/\\\n\téßñ中文🙂"
 SAMPLE_LENGTH = 32
 
 
 class UnicodeText(Text):
-    """Strings of any characters, at most `max_length` of them.
+    r"""Strings of any characters, at most `max_length` of them.
 
     Samples are short (at most `SAMPLE_LENGTH` characters); membership is not limited to what `sample` draws.
 
     >>> space = UnicodeText(1_000)
-    >>> "naïve 🙂\\x00" in space, "a" * 1_001 in space, 7 in space
+    >>> "naïve 🙂\x00" in space, "a" * 1_001 in space, 7 in space
     (True, False, False)
     """
 

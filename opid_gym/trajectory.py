@@ -4,9 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
+
+from opid_gym.files import replacing
+from opid_gym.json_text import check_depth, parse_json
+
+
+@dataclass(frozen=True, slots=True)
+class StepHindsight:
+    """What looking back at a finished episode tells of one step, from the text of the episode alone.
+
+    Attributes:
+        changed_state: the world is different after the step.
+        reached: sub-goals that this step reached first, in the world's words.
+        wasted: the step neither changed the world nor showed anything new.
+        better: an action that the record shows to have been better here than the one taken. It was admissible at this
+            step (where admissible actions are known). None: the record shows none.
+        decisive: `better` could be done at once and brings the task itself on, rather than being one more move of a
+            search. False where there is no `better`.
+        reason: why, as a sentence for people and language models; "" where there is nothing to say.
+    """
+
+    changed_state: bool
+    reached: tuple[str, ...] = ()
+    wasted: bool = False
+    better: str | None = None
+    decisive: bool = False
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -25,6 +53,7 @@ class Step:
         valid: False if no action could be read from the reply.
         invalid_reason: why not, in words.
         data: whatever else the agent keeps of this step. Must be JSON values, lists not tuples, to survive the disk.
+        hindsight: what the world said of this step when the episode had ended; None: it says nothing.
     """
 
     observation: str
@@ -38,6 +67,7 @@ class Step:
     valid: bool = True
     invalid_reason: str | None = None
     data: dict[str, Any] = field(default_factory=dict)
+    hindsight: StepHindsight | None = None
 
 
 @dataclass(slots=True)
@@ -51,7 +81,11 @@ class Trajectory:
         truncated: the time limit ended it, not the world.
         group: which group of rollouts of one task this one belongs to; equal for siblings, unique over a recording.
         env_id: the registered environment, if known.
-        metadata: seeds, agent, whatever a reader will want. JSON values only.
+        metadata: seeds, agent, whatever a reader will want. JSON values only. `RecordTrajectories` writes ``source``
+            and ``data`` (see `opid_gym.world.World`), and ``crashed`` or ``too_slow``, the reason why an episode could
+            not go on (see `opid_gym.world.Turn`).
+        workflow: what mattered in the episode, in the world's few words (see `opid_gym.world.World.workflow`); None:
+            the world says nothing.
     """
 
     task_id: str
@@ -63,6 +97,7 @@ class Trajectory:
     group: int = 0
     env_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    workflow: tuple[str, ...] | None = None
 
     @property
     def episode_return(self) -> float:
@@ -84,8 +119,8 @@ class Trajectory:
             ValueError: the line is not JSON, or a key is missing or unknown; the message names it.
         """
         try:
-            raw = json.loads(line)
-        except json.JSONDecodeError as error:
+            raw = parse_json(line)
+        except ValueError as error:
             raise ValueError(f"not a trajectory: invalid JSON ({error})") from None
         return cls.from_record(raw)
 
@@ -94,17 +129,63 @@ class Trajectory:
         """As `from_json`, from what `json.loads` made of the line.
 
         Raises:
-            ValueError: a key is missing or unknown; the message names it.
+            ValueError: a key is missing or unknown, or a value is of another type; the message names it.
         """
         if not isinstance(raw, dict) or not isinstance(raw.get("steps"), list):
             raise ValueError("not a trajectory: expected a JSON object with a list under 'steps'")
-        steps = [_build(Step, step) for step in raw["steps"]]
-        for step in steps:
-            if step.admissible_actions is not None:
-                step.admissible_actions = tuple(step.admissible_actions)
+        check_depth(raw)
         trajectory: Trajectory = _build(cls, {**raw, "steps": []})
-        trajectory.steps = steps
+        _check_types(trajectory, _TRAJECTORY_TYPES, "")
+        trajectory.workflow = _texts(trajectory.workflow, "workflow")
+        for number, record in enumerate(raw["steps"]):
+            where = f"step {number}: "
+            step: Step = _build(Step, record)
+            _check_types(step, _STEP_TYPES, where)
+            step.admissible_actions = _texts(step.admissible_actions, f"{where}admissible_actions")
+            if step.hindsight is not None:
+                told: StepHindsight = _build(StepHindsight, step.hindsight)
+                _check_types(told, _HINDSIGHT_TYPES, f"{where}hindsight: ")
+                step.hindsight = replace(told, reached=_texts(told.reached, f"{where}hindsight: reached") or ())
+            trajectory.steps.append(step)
         return trajectory
+
+
+_MAYBE_TEXT = (str, NoneType)
+_TRAJECTORY_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("task_id", "task_type", "task"), str),
+    **dict.fromkeys(("success", "truncated"), bool),
+    "group": int,
+    "env_id": _MAYBE_TEXT,
+    "metadata": dict,
+}
+_STEP_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("observation", "action", "next_observation", "anchor"), str),
+    **dict.fromkeys(("reply", "prompt", "invalid_reason"), _MAYBE_TEXT),
+    "reward": (int, float),
+    "valid": bool,
+    "data": dict,
+}
+_HINDSIGHT_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("changed_state", "wasted", "decisive"), bool),
+    "better": _MAYBE_TEXT,
+    "reason": str,
+}
+
+
+def _check_types(record: object, types: Mapping[str, Any], where: str) -> None:
+    for name, kind in types.items():
+        value = getattr(record, name)
+        if not isinstance(value, kind):
+            raise ValueError(f"{where}{name} must not be {value!r:.80}")
+
+
+def _texts(value: Any, name: str) -> tuple[str, ...] | None:
+    """A list of texts as a tuple; null stays None."""
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{name} must be a list of texts or null, got {value!r:.80}")
+    return tuple(value)
 
 
 def _build(record: type[Any], raw: object) -> Any:
@@ -123,11 +204,13 @@ def _build(record: type[Any], raw: object) -> Any:
 def write_jsonl(path: str | Path, trajectories: Iterable[Trajectory], *, append: bool = False) -> int:
     """Write trajectories, one a line, UTF-8. Returns how many.
 
+    Without `append` the file is replaced when all of them are written.
+
     Lone surrogates (half a character, which a model's bytes can produce) are written as JSON escapes by Python's
     encoder only when ASCII is forced, so such a line falls back to ASCII; either form reads back exactly.
     """
     count = 0
-    with open(path, "ab" if append else "wb") as file:
+    with nullcontext(path) if append else replacing(path) as target, open(target, "ab" if append else "wb") as file:
         for trajectory in trajectories:
             line = trajectory.to_json()
             try:

@@ -7,22 +7,23 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from opid_gym.env import (
-    MAX_ACTION_CHARACTERS,
-    MAX_OBSERVATION_CHARACTERS,
-    Game,
-    TaskOrder,
+from opid_gym.checks import (
     check_action,
+    check_integer,
     check_limit,
     check_options,
+    check_render_mode,
+    check_seed,
     check_task_id,
-    make_info,
 )
-from opid_gym.spaces import UnicodeText
+from opid_gym.episode import Episode, make_info, plain_spec
+from opid_gym.order import GroupedOrder
+from opid_gym.spaces import MAX_ACTION_CHARACTERS, MAX_OBSERVATION_CHARACTERS, UnicodeText
 from opid_gym.world import Turn, World
 
 Actions = Sequence[str | None] | NDArray[Any]
@@ -37,7 +38,8 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
 
     - ``group``: number of the group of rollouts that game i's episode belongs to. Games ``g*group_size ...
       (g+1)*group_size - 1`` play the same tasks in the same order, so their n-th episodes have the same task and the
-      same group number however the episodes' lengths differ.
+      same group number however the episodes' lengths differ. A group never has two tasks: where games of it are reset
+      apart from the others, they begin further groups, and one that was left behind stays unfinished.
 
     Autoreset modes do what Gymnasium documents. With ``DISABLED``, ``reset(options={"reset_mask": mask})`` begins
     new episodes where `mask` is True. ``reset(options={"task_ids": [...]})`` plays given tasks (entries outside the
@@ -50,8 +52,8 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
         world: what is played.
         num_envs: how many games.
         group_size: how many games share a task; must divide `num_envs`.
-        seed: seed of the task order until ``reset(seed=...)`` gives another.
-        max_episode_steps: truncate after so many steps; None: never.
+        seed: seed of the task order until ``reset(seed=...)`` gives another; None: random.
+        max_episode_steps: truncate after this number of steps; None or -1: never.
         autoreset_mode: a `gymnasium.vector.AutoresetMode` or its value.
         render_mode: ``"ansi"``: `render` returns each game's latest text.
 
@@ -69,6 +71,7 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012  (Gymnasium's own declaration)
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -76,17 +79,21 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
         num_envs: int = 1,
         *,
         group_size: int = 1,
-        seed: int = 0,
+        seed: int | None = None,
         max_episode_steps: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
     ) -> None:
-        if not isinstance(num_envs, int) or num_envs < 1:
-            raise ValueError(f"num_envs must be a positive integer, got {num_envs!r}")
-        if not isinstance(group_size, int) or group_size < 1 or num_envs % group_size:
-            raise ValueError(f"group_size must be a positive divisor of num_envs={num_envs}, got {group_size!r}")
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"render_mode must be one of {self.metadata['render_modes']} or None, got {render_mode!r}")
+        num_envs = check_integer("num_envs", num_envs)
+        try:
+            group_size = check_integer("group_size", group_size)
+            if num_envs % group_size:
+                raise ValueError
+        except ValueError:
+            raise ValueError(
+                f"group_size must be a positive divisor of num_envs={num_envs}, got {group_size!r}"
+            ) from None
+        check_render_mode(render_mode, self.metadata["render_modes"])
         try:
             self.autoreset_mode = AutoresetMode(autoreset_mode)
         except ValueError:
@@ -102,16 +109,27 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._limit = check_limit(max_episode_steps)
-        self._order = TaskOrder(len(world.task_ids), seed)
-        self._episodes = [-1] * num_envs  # how many episodes game i has begun, less one
-        self._games: list[Game | None] = [None] * num_envs
+        self._order = GroupedOrder(len(world.task_ids), num_envs, group_size, seed)
+        self._games: list[Episode | None] = [None] * num_envs
         self._texts = [""] * num_envs
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[tuple[str, ...], Infos]:
+    @property
+    def spec(self) -> EnvSpec | None:
+        """How `gymnasium.make_vec` made this environment; its arguments are JSON values where they can be."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = plain_spec(spec)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[tuple[str, ...], Infos]:
         """Begin new episodes, in all games or where ``options["reset_mask"]`` is True.
 
         Args:
-            seed: restart the task order from this seed.
+            seed: restart the task order from this seed, for the groups of the games that are reset. A sequence has a
+                seed for each game (None: its order goes on); games of a group need the same.
             options: ``reset_mask`` [num_envs] bool array; ``task_ids``, one task id for each game, or the plural of
                 one of the world's `task_options`, one description for each game.
 
@@ -119,36 +137,37 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
             All observations, and the infos of the games that were reset.
 
         Raises:
-            TypeError, ValueError: a malformed option.
+            TypeError, ValueError: a malformed seed or option.
             KeyError: the world has no such task.
+            gymnasium.error.ClosedEnvironmentError: the environment was closed.
         """
-        if seed is not None:
-            self._order = TaskOrder(len(self.world.task_ids), seed)
-            super().reset(seed=seed)
+        self._check_open()
         described = {f"{option}s": option for option in self.world.task_options}
         checked = check_options(options, ("reset_mask", "task_ids", *described))
         mask = _check_mask(checked.get("reset_mask"), self.num_envs)
+        if mask is not None and mask.all():
+            mask = None
         slots = list(range(self.num_envs)) if mask is None else np.flatnonzero(mask).tolist()
         given = {name: tasks for name, tasks in checked.items() if name != "reset_mask" and tasks is not None}
         if len(given) > 1:
             raise ValueError(f"reset options {sorted(given)} name the tasks each: give one of them")
-        task_ids: Sequence[str] | None = None
+        chosen: dict[int, str] | None = None
         for name, tasks in given.items():
             if len(tasks) != self.num_envs:
                 raise ValueError(f"options[{name!r}] must have num_envs={self.num_envs} entries, got {len(tasks)}")
-            task_ids = tasks
+            chosen = {i: tasks[i] for i in slots}
             if name in described:
-                task_ids = [""] * self.num_envs
-                for i in slots:
-                    task_ids[i] = self.world.add_task(described[name], tasks[i])
-            for i in slots:
-                check_task_id(task_ids[i])
+                chosen = {i: self.world.add_task(described[name], tasks[i]) for i in slots}
+            for task_id in chosen.values():
+                check_task_id(task_id)
         if seed is not None:
-            for i in slots:
-                self._episodes[i] = -1
+            several = isinstance(seed, Sequence | np.ndarray)
+            seeds = [check_seed(one) for one in seed] if several else check_seed(seed)  # type: ignore[union-attr]
+            self._order.restart(slots, seeds)
+            super().reset(seed=None if isinstance(seeds, list) else seeds)
         elif mask is None:
-            self._episodes = [max(self._episodes)] * self.num_envs  # groups that drifted apart meet again
-        infos = self._begin(slots, task_ids)
+            self._order.align()  # groups that drifted apart meet again
+        infos = self._begin(slots, chosen)
         return tuple(self._texts), batch_infos(infos, self.num_envs)
 
     def step(
@@ -167,7 +186,9 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
             ValueError: not `num_envs` actions.
             TypeError: an action is neither a string nor None.
             gymnasium.error.ResetNeeded: an action for a game that is over or never began.
+            gymnasium.error.ClosedEnvironmentError: the environment was closed.
         """
+        self._check_open()
         several = isinstance(actions, Sized) and not isinstance(actions, str)
         if not several or len(actions) != self.num_envs:
             got = len(actions) if several else f"one {type(actions).__name__}"
@@ -192,21 +213,21 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
         current: dict[int, Infos] = {}
         final: dict[int, Infos] = {}
         final_obs = np.full(self.num_envs, None, dtype=object)
-        for i, turn in zip(slots, self.world.step(slots, played) if slots else (), strict=True):
+        turns = self.world.step(slots, played) if slots else []
+        for i, turn in zip(slots, turns, strict=True):
             game = self._games[i]
             assert game is not None
             rewards[i] = turn.reward
-            terminations[i], truncations[i] = game.advance(turn)
+            game.length += 1
+            terminations[i] = turn.terminated
+            truncations[i] = turn.truncated or (self._limit is not None and game.length >= self._limit)
+            game.over = turn.terminated or bool(truncations[i])
             info = self._info(i, game, turn)
-            if not game.over:
-                current[i] = info
+            if game.over and self.autoreset_mode == AutoresetMode.SAME_STEP:
+                final[i] = info
+                final_obs[i] = turn.observation
             else:
-                info["episode"] = game.summary()
-                if self.autoreset_mode == AutoresetMode.SAME_STEP:
-                    final[i] = info
-                    final_obs[i] = turn.observation
-                else:
-                    current[i] = info
+                current[i] = info
         begun = ended or list(final)
         if begun:
             current |= self._begin(begun)
@@ -237,24 +258,29 @@ class TextVectorEnv(VectorEnv[tuple[str, ...], Actions, NDArray[Any]]):
         """Close the world."""
         self.world.close()
 
-    def _begin(self, slots: Sequence[int], task_ids: Sequence[str] | None = None) -> dict[int, Infos]:
-        groups = self.num_envs // self.group_size
-        chosen = []
-        for i in slots:
-            self._episodes[i] += 1
-            position = self._episodes[i] * groups + i // self.group_size
-            chosen.append(self.world.task_ids[self._order.at(position)] if task_ids is None else task_ids[i])
+    def _check_open(self) -> None:
+        if self.closed:
+            raise gym.error.ClosedEnvironmentError("the environment was closed: make another one")
+
+    def _begin(self, slots: Sequence[int], chosen: dict[int, str] | None = None) -> dict[int, Infos]:
+        if chosen is None:
+            chosen = {i: self.world.task_ids[self._order.begin(i)] for i in slots}
+        else:
+            self._order.begin_given(chosen)
         infos = {}
-        for i, (task, turn) in zip(slots, self.world.start(slots, chosen), strict=True):
-            game = self._games[i] = Game(task, self._limit)
+        for i, (task, turn) in zip(slots, self.world.start(slots, list(chosen.values())), strict=True):
+            game = self._games[i] = Episode(task)
             infos[i] = self._info(i, game, turn)
         return infos
 
-    def _info(self, i: int, game: Game, turn: Turn) -> Infos:
+    def _info(self, i: int, game: Episode, turn: Turn) -> Infos:
         self._texts[i] = turn.observation
-        info = make_info(game.task, turn)
-        info["group"] = self._episodes[i] * (self.num_envs // self.group_size) + i // self.group_size
+        info = make_info(game.task, turn, self.world.source)
+        info["group"] = self._order.group(i)
         return info
+
+
+_NUMBERS = frozenset((bool, int, float))
 
 
 def batch_infos(infos: Mapping[int, Infos], num_envs: int) -> Infos:
@@ -267,22 +293,22 @@ def batch_infos(infos: Mapping[int, Infos], num_envs: int) -> Infos:
     batched: Infos = {}
     if not infos:
         return batched
+    games = list(infos.items())
     everyone = _mask(list(infos), num_envs)
-    shared = next(iter(infos.values())).keys()
-    alike = all(info.keys() == shared for info in infos.values())
-    for key in shared if alike else dict.fromkeys(key for info in infos.values() for key in info):
-        rows = infos if alike else {i: info for i, info in infos.items() if key in info}
-        sample = next(iter(rows.values()))[key]
-        kind = type(sample)
+    shared = games[0][1].keys()
+    alike = all(info.keys() == shared for _, info in games[1:])
+    for key in shared if alike else dict.fromkeys(key for _, info in games for key in info):
+        rows = games if alike else [(i, info) for i, info in games if key in info]
+        kind = type(rows[0][1][key])
         if kind is dict:
-            batched[key] = batch_infos({i: info[key] for i, info in rows.items()}, num_envs)
+            batched[key] = batch_infos({i: info[key] for i, info in rows}, num_envs)
         else:
             # np.empty fills object arrays with None.
-            column = np.zeros(num_envs, kind) if kind in (bool, int, float) else np.empty(num_envs, object)
-            for i, info in rows.items():
+            column = np.zeros(num_envs, kind) if kind in _NUMBERS else np.empty(num_envs, object)
+            for i, info in rows:
                 column[i] = info[key]
             batched[key] = column
-        batched[f"_{key}"] = everyone if len(rows) == len(infos) else _mask(list(rows), num_envs)
+        batched["_" + key] = everyone if len(rows) == len(games) else _mask([i for i, _ in rows], num_envs)
     return batched
 
 

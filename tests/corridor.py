@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from opid_gym.registration import WorldSpec, register_world
@@ -60,6 +61,18 @@ class Corridor(World):
         return Turn(f"You are at {place}.", reward, won, won, ("left", "right"), extras={"distance": goal - place})
 
 
+class Fragile(Corridor):
+    """A corridor whose process ends when somebody says ``die``."""
+
+    def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Turn]:
+        if "die" in actions:
+            os._exit(1)
+        return super().step(slots, actions)
+
+
 register_world(
     WorldSpec("tests/Corridor-v0", "tests.corridor:Corridor", max_episode_steps=4, summary="a world for the tests")
+)
+register_world(
+    WorldSpec("tests/Fragile-v0", "tests.corridor:Fragile", max_episode_steps=4, summary="a process of it can be ended")
 )

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+
+
+def hear_signals() -> None:
+    """For `preexec_fn`: signals end the new process, also where the tests run in a shell's background.
+
+    There commands ignore SIGINT (and SIGHUP after nohup), and what they start inherits that.
+    """
+    for name in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(name, signal.SIG_DFL)
 
 
 def printed(code: str, hash_seed: str) -> str:

@@ -28,8 +28,10 @@ import opid_gym
 gym.register_envs(opid_gym)
 env = gym.make(sys.argv[1])
 _, info = env.reset(seed=0)
-while "episode" not in info:
-    *_, info = env.step(env.unwrapped.expert_action())
+over = False
+while not over:
+    _, _, terminated, truncated, info = env.step(env.unwrapped.expert_action())
+    over = terminated or truncated
 print(info["won"])
 """
 

@@ -44,6 +44,18 @@ class Sleeps(Good):
         time.sleep(600)
 
 
+class WaitsForAFile(Good):
+    """Goes on once there is a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def trouble(self, observations: Sequence[str]) -> Any:
+        while not os.path.exists(self.path):
+            time.sleep(0.01)
+        return None
+
+
 class HoldsTheInterpreter(Good):
     """Native code that never gives the interpreter back, so that no thread of its process runs any more."""
 
@@ -118,11 +130,6 @@ def one_game(observation: str, info: dict[str, Any], command: str = "right") -> 
 def one_game_raises(observation: str, info: dict[str, Any]) -> str:
     if info["task_id"] == TROUBLE:
         raise KeyError("lost")
-    return "right"
-
-
-def slow(observation: str, info: dict[str, Any]) -> str:
-    time.sleep(0.4)
     return "right"
 
 

@@ -29,13 +29,15 @@ from opid_gym.trajectory import Trajectory, read_jsonl
 from opid_gym.vector import TextVectorEnv
 
 STYLES = {
-    "zero-shot": "Reply with your next action alone, on one line that begins with `Action:`.",
+    "zero-shot": "Reply with one line and nothing else, in this form:\nAction: <your next action>",
     "react": (
-        "Reply with two lines. The first begins with `Thought:` and says what you know, what is missing and what to do "
-        "next, in one or two sentences. The second begins with `Action:` and holds your next action alone."
+        "Reply with two lines and nothing else, in this form:\n"
+        "Thought: <what you know, what is missing and what to do next, in one or two sentences>\n"
+        "Action: <your next action>"
     ),
 }
 _ACTION = re.compile(r"^\W*action\W*:(.*)$", re.IGNORECASE | re.MULTILINE)
+_BULLET = re.compile(r"^(?:[-*\u2022]|\d{1,3}[.)])\s+")  # as in lists; models copy it with the action
 _BLANK = re.compile(r"^(\w+)\[.*\]$", re.DOTALL)
 _REFLECT = (
     "You did not solve the task. In at most three sentences: what went wrong, and what will you do differently in the "
@@ -57,7 +59,7 @@ class ChatStyle:
         examples: episodes shown before the first step, of other tasks.
         shots: how many of them, those of the same task type first.
         history: how many of the latest steps stay in the conversation.
-        max_actions: so many admissible actions are listed.
+        max_actions: maximum number of admissible actions listed.
     """
 
     prompting: str = "zero-shot"
@@ -136,7 +138,7 @@ class ChatAgent:
             trials: see `ChatAgent`.
             temperature, max_tokens, timeout, concurrency: see `ChatClient`.
             prices: of a million tokens, prompt and reply.
-            max_cost: no request is sent any more once so much is spent.
+            max_cost: no further request is sent once this amount is spent.
 
         Raises:
             ValueError, OSError: an option is not allowed, or the examples cannot be read.
@@ -248,15 +250,20 @@ class ChatAgent:
 
 
 def read_reply(reply: str, admissible: Sequence[str] | None) -> tuple[str, str | None]:
-    """The action in a reply, and why it is not a proper one (None if it is).
+    r"""The action in a reply, and why it is not a proper one (None if it is).
 
-    The action is what follows the last ``Action:``, or the last line of a reply without one. Case and quotation marks
-    do not matter where the world lists its actions.
+    The action is what follows the last ``Action:``, or the last line of a reply without one. Where the world lists its
+    actions, case, quotation marks and the bullet or number of a list do not matter; where actions are free text, a
+    bullet before ``word[text]`` does not.
 
-    >>> read_reply("Thought: thirsty.\\nAction: `Take Mug 1`.", ["take mug 1", "look"])
-    ('take mug 1', None)
+    >>> read_reply("Thought: it is open.\nAction: `Go North`.", ["go north", "look"])
+    ('go north', None)
     >>> read_reply("Action: search[red shoes]", ["search[<your query>]"])
     ('search[red shoes]', None)
+    >>> read_reply("Action: - search[red shoes]", ["search[<your query>]"])
+    ('search[red shoes]', None)
+    >>> read_reply("Action: - search[Kenya]", None)
+    ('search[Kenya]', None)
     >>> read_reply("I would leave.", ["look"])
     ('I would leave.', 'no line begins with Action:; the action is not among those that can be taken')
     """
@@ -265,6 +272,8 @@ def read_reply(reply: str, admissible: Sequence[str] | None) -> tuple[str, str |
     action = (marked[-1] if marked else lines[-1] if lines else "").strip().strip("`\"'* ")
     reasons = [] if marked else ["no line begins with Action:"]
     if admissible is not None:
+        if action not in admissible:
+            action = _BULLET.sub("", action).strip("`\"'* ")
         wanted = _plain(action)
         same = [listed for listed in admissible if _plain(listed) == wanted]
         form = _BLANK.match(action)
@@ -277,6 +286,8 @@ def read_reply(reply: str, admissible: Sequence[str] | None) -> tuple[str, str |
             reasons.append("the action is not among those that can be taken")
     elif not action:
         reasons.append("the action is empty")
+    elif _BLANK.match(bare := _BULLET.sub("", action)):
+        action = bare
     return action, "; ".join(reasons) or None
 
 

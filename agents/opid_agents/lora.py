@@ -7,6 +7,7 @@ adapters alone, which name their base by its path, or everything merged, which a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from opid_agents.attention import text_config
+from opid_gym.named import missing_extra
+
 ADAPTER_CONFIG = "adapter_config.json"
+_WRAPPERS = re.compile(r"(\.base_layer)+\.")
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -52,13 +57,25 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0) -
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.add_adapter(config)
+        try:
+            model.add_adapter(config)
+            _logits(model)
+        except Exception as error:  # some layers do more than their weight says, and fail with an adapter around it
+            raise ValueError(
+                f"adapters do not work in {model.config.model_type!r} with targets {settings.targets!r} ({error}); "
+                "name other layers"
+            ) from None
     _prepare(model)
 
 
 def has_lora(model: PreTrainedModel) -> bool:
     """Whether there are adapters in it."""
     return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+def lora_rank(model: PreTrainedModel) -> int:
+    """The largest rank of its adapters."""
+    return max(weight.shape[0] for name, weight in model.named_parameters() if ".lora_A" in name)
 
 
 @contextmanager
@@ -103,19 +120,31 @@ def is_untrained(directory: Path) -> bool:
 
 
 def merged(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy of the model with the adapters added into the weights."""
-    weights: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
-        if ".lora_" not in name:
-            weights[name.replace(".base_layer.", ".")] = value
+    """A copy of the model with the adapters added into the weights.
+
+    Raises:
+        ValueError: the copy is another model, because some layer uses its weight in a way of its own.
+    """
+    weights: dict[str, Tensor] = {
+        _WRAPPERS.sub(".", name): value for name, value in model.state_dict().items() if ".lora_" not in name
+    }
     for name, module in model.named_modules():
         if hasattr(module, "get_delta_weight"):
-            key = f"{name}.weight"
+            # An adapter of a layer changes its weight; one of a bare parameter, e.g. of all experts at once, names it.
+            key = _WRAPPERS.sub(".", f"{name}.{getattr(module, 'parameter_name', 'weight')}")
             delta = module.get_delta_weight(module.active_adapters[0])
             weights[key] = (weights[key].float() + delta.float()).to(weights[key].dtype)
     plain: PreTrainedModel = AutoModelForCausalLM.from_config(model.config, dtype=model.dtype)
     plain.load_state_dict(weights)
     plain.generation_config = model.generation_config
+    plain.to(model.device).eval()
+    # As far apart as rounding in this precision goes; wrong adapters change logits by much more.
+    expected, found = _logits(model), _logits(plain)
+    if not torch.allclose(found, expected, atol=64 * torch.finfo(model.dtype).eps * float(expected.abs().max())):
+        raise ValueError(
+            f"adapters of {model.config.model_type!r} cannot be merged exactly: a layer uses its weight in its own "
+            "way; save the adapters alone, or put them into other layers"
+        )
     return plain
 
 
@@ -126,6 +155,13 @@ def _read(directory: Path) -> dict[str, Tensor]:
         name.removeprefix("base_model.model.").replace(".weight", ".default.weight"): value
         for name, value in weights.items()
     }
+
+
+@torch.no_grad()
+def _logits(model: PreTrainedModel) -> Tensor:
+    ids = torch.arange(8, device=model.device)[None] % text_config(model).vocab_size
+    logits: Tensor = model(input_ids=ids).logits.float()
+    return logits
 
 
 def _prepare(model: PreTrainedModel) -> None:
@@ -141,5 +177,5 @@ def _peft() -> Any:
     try:
         import peft
     except ImportError:
-        raise ValueError("LoRA needs the package peft: pip install 'opid-gym[lora]'") from None
+        raise missing_extra("LoRA", "peft", "lora") from None
     return peft

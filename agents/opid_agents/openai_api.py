@@ -22,6 +22,8 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, TypeVar
 
+from opid_gym.named import missing_extra
+
 Message = Mapping[str, str]
 """``{"role": "system" | "user" | "assistant", "content": text}``"""
 
@@ -73,6 +75,7 @@ class Prices:
     completion: float = 0.0
 
     def __call__(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """The price of these numbers of tokens, in the currency of the two prices."""
         return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
 
 
@@ -165,11 +168,11 @@ class ChatClient:
         try:
             import httpx  # noqa: F401
         except ImportError:
-            raise ImportError("talking to an endpoint needs the llm extra: pip install 'opid-gym[llm]'") from None
+            raise missing_extra("talking to an endpoint", "httpx", "llm") from None
         self.base_url = self.base_url.rstrip("/")
+        require_no_secrets(self.base_url)  # first, because nothing of it may be quoted
         if not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url must start with http:// or https://, got {self.base_url!r}")
-        require_no_secrets(self.base_url)
         if not self.model:
             raise ValueError("model must be the name of a model on the server, got an empty text")
         # Headers are ASCII; httpx would quote a key it cannot encode in its error.
@@ -295,7 +298,8 @@ class _Call:
                 async with asyncio.timeout(min(client.timeout, left)):
                     result = await self._request(messages)
                 client.spent += replace(result.usage, requests=0)
-                return replace(result, usage=replace(result.usage, requests=attempt))
+                text = None if result.text is None else client.redact(result.text)  # a server may quote the request
+                return replace(result, text=text, usage=replace(result.usage, requests=attempt))
             except TimeoutError:
                 failed = _Failed("timeout", f"no whole answer within {min(client.timeout, left):.3g} s", pause=0.0)
             except _Failed as error:

@@ -12,6 +12,7 @@ do, can share the beginning: they become *branches* of a row, and a mask keeps e
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ def pack(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> 
     return [Row(ids, tuple(spans)) for ids, spans in rows]
 
 
-def share(rows: Sequence[Row], even: float) -> list[Row]:
+def share(rows: Sequence[Row], even: float, longest: int) -> list[Row]:
     """Let rows share their beginnings where that pays; exact.
 
     A row of n tokens costs ``n * even + n * n / 2``: the first part is all that is done token by token, the second
@@ -92,9 +93,10 @@ def share(rows: Sequence[Row], even: float) -> list[Row]:
     Args:
         rows: from `pack`, without branches.
         even: length of a sequence at which attending to all of it costs a token as much as everything else.
+        longest: maximum tokens of a row with branches.
 
     >>> skilled = pack([[1, 2, 3, 4, 7], [1, 2, 3, 4, 9]], [[5], [6]])
-    >>> [(list(row.ids), row.branches) for row in share(skilled, even=100)]
+    >>> [(list(row.ids), row.branches) for row in share(skilled, even=100, longest=50)]
     [([1, 2, 3, 4, 7, 5, 9, 6], (Branch(start=6, stop=8, after=4),))]
     """
     ordered = sorted(rows, key=lambda row: list(row.ids))
@@ -112,7 +114,7 @@ def share(rows: Sequence[Row], even: float) -> list[Row]:
                 shared = min(shared, common[i - 1] if step > 0 else common[i])
                 if not shared:
                     break
-                if i in left and (larger := _join(whole, ordered[i], shared, even)):
+                if i in left and (larger := _join(whole, ordered[i], shared, even, longest)):
                     whole = larger
                     members.append(i)
         if _cost(whole, even) >= sum(_cost(ordered[i], even) for i in members):
@@ -126,13 +128,13 @@ def _cost(row: Row, even: float) -> float:
     return len(row.ids) * (even + len(row.ids) * (1.0 if row.branches else 0.5))
 
 
-def _join(trunk: Row, row: Row, shared: int, even: float) -> Row | None:
-    """`row` as a branch of a trunk with branches, with which it shares `shared` tokens; None where it does not pay."""
+def _join(trunk: Row, row: Row, shared: int, even: float, longest: int) -> Row | None:
+    """`row` as a branch of a trunk, with which it shares `shared` tokens; None where it does not pay or is too long."""
     # A branch must not begin within a reply.
     after = min([shared, *(span.start for span in row.spans if span.stop > shared)])
     own = len(row.ids) - after
     before, total = len(trunk.ids), len(trunk.ids) + own
-    if after < 1 or own * even + total**2 - before**2 >= _cost(row, even):
+    if after < 1 or total > longest or own * even + total**2 - before**2 >= _cost(row, even):
         return None
     moved = before - after
     spans = [s if s.stop <= after else Span(s.sample, s.start + moved, s.stop + moved) for s in row.spans]
@@ -144,17 +146,28 @@ def _join(trunk: Row, row: Row, shared: int, even: float) -> Row | None:
     )
 
 
-def batches(rows: Sequence[Row], max_tokens: int) -> Iterator[list[Row]]:
-    """Rows in batches of similar length, at most `max_tokens` tokens with padding each (or a single row).
+def batches(
+    rows: Sequence[Row], max_tokens: int, *, max_mask: float = math.inf, padding: bool = True
+) -> Iterator[list[Row]]:
+    """Rows in batches for one pass each; a single row that exceeds a limit is a batch of its own.
 
     Rows with branches stay among themselves: only they need a mask.
+
+    Args:
+        rows: from `pack` or `share`.
+        max_tokens: maximum tokens of a batch, padding included.
+        max_mask: maximum entries of the square masks of a batch of rows with branches.
+        padding: rows of a batch may differ in length, and are of similar length; False: they never differ.
     """
     batch: list[Row] = []
     for row in sorted(rows, key=lambda row: (bool(row.branches), len(row.ids)), reverse=True):
-        full = batch and len(batch[0].ids) * (len(batch) + 1) > max_tokens
-        if full or (batch and bool(batch[0].branches) != bool(row.branches)):
-            yield batch
-            batch = []
+        if batch:
+            longest, count, branched = len(batch[0].ids), len(batch) + 1, bool(batch[0].branches)
+            full = longest * count > max_tokens or (branched and longest**2 * count > max_mask)
+            unlike = branched != bool(row.branches) or (not padding and longest != len(row.ids))
+            if full or unlike:
+                yield batch
+                batch = []
         batch.append(row)
     if batch:
         yield batch

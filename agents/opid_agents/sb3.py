@@ -33,6 +33,7 @@ from opid_agents.candidates import candidates, describe
 from opid_agents.sb3_policies import ChoiceDQNPolicy, ChoicePolicy, RecurrentChoicePolicy
 from opid_gym.bench.harness import choose_tasks
 from opid_gym.evaluation import Evaluation, evaluate
+from opid_gym.files import make_folder, replacing, sync, write_file
 from opid_gym.registration import make_envs
 from opid_gym.roster import Spec, single_info
 from opid_gym.wrappers import CachedEncoder, ChoiceView, DiscreteActions, EmbedText, Encoder, HashedWords
@@ -116,7 +117,7 @@ class SB3Settings:
 
     def save(self, folder: Path) -> None:
         """Write them beside the model."""
-        (folder / SETTINGS_FILE).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_file(folder / SETTINGS_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> SB3Settings:
@@ -266,7 +267,7 @@ def train(
         The last test.
     """
     algorithm, policy, defaults = ALGORITHMS[settings.algo]
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     set_random_seed(settings.seed)
     encoder = make_encoder(settings.encoder)
     envs = DummyVecEnv(
@@ -310,7 +311,10 @@ def train(
             result = test()
     test_envs.close()
     envs.close()
-    model.save(out / MODEL_FILE)
+    sync(out / CURVE_FILE)
+    (out / SETTINGS_FILE).unlink(missing_ok=True)  # those of an earlier agent there do not fit the new model
+    with replacing(out / MODEL_FILE) as scratch:
+        model.save(scratch)
     settings.save(out)
     return result
 

@@ -17,10 +17,9 @@ from opid_gym.cli import (
     SplitOption,
     StepsOption,
     env_arguments,
-    progress_bar,
-    talk,
 )
-from opid_gym.cli import out as console
+from opid_gym.console import out as console
+from opid_gym.console import progress_bar, talk
 from opid_gym.roster import Spec, parse_options, parse_spec
 
 if TYPE_CHECKING:

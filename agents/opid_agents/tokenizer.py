@@ -1,6 +1,6 @@
 """A byte-level BPE tokenizer trained on a world's own text, for small models trained from scratch.
 
-A vocabulary of a few hundred tokens fits a household world, and a small vocabulary is most of what makes a small
+A vocabulary of a few hundred tokens fits a small text world, and a small vocabulary is most of what makes a small
 model fast. Every string survives a round trip, because the alphabet is all 256 bytes.
 
 Newlines are tokens of their own and never merge with a neighbour. Tokenizing text that ends in a newline and then
@@ -19,7 +19,7 @@ PAD, END = "<|pad|>", "<|end|>"
 # Key of the tokenizer's saved configuration that says that lines can be tokenized one by one.
 LINE_BOUNDARIES = "line_boundaries"
 
-# A word or a punctuation run with the space before it, each digit alone (numbers name instances: "mug 12"), each
+# A word or a punctuation run with the space before it, each digit alone (numbers name instances: "door 12"), each
 # newline alone.
 _PIECES = r"\n|[^\S\n]?[\p{L}\p{M}]+|[^\S\n]?\p{N}|[^\S\n]?[^\s\p{L}\p{M}\p{N}]+|[^\S\n]+"
 _SMALLEST = 256 + 2  # the byte alphabet and the two special tokens

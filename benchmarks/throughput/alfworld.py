@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium as gym
 from rich.progress import track
 
+from opid_gym.console import talk as progress
 from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.export import export_game
 from opid_gym_envs.alfworld.game import Game
@@ -27,7 +28,6 @@ from throughput.common import (
     Transcript,
     cpu_seconds,
     peak_megabytes,
-    progress,
     ratios,
     summary,
 )
@@ -88,6 +88,7 @@ def random_episode(path: Path, seed: int) -> Episode:
 
 
 def play_stock(path: Path, actions: Episode) -> tuple[list[Sample], Transcript]:
+    """Play one episode in stock ALFWorld: CPU seconds, and everything it showed."""
     made, engine = cpu_seconds(lambda: StockEngine(path))
     first, observation = cpu_seconds(engine.reset)
     again = tuple(cpu_seconds(engine.reset)[0] for _ in range(2))
@@ -104,10 +105,12 @@ class Vector:
         self.envs = gym.make_vec("opid/ALFWorld-v0", num_envs=1, games=[path])
 
     def reset(self) -> tuple[str, tuple[str, ...]]:
+        """Begin a new episode; returns the observation and the admissible actions."""
         observations, infos = self.envs.reset()
         return observations[0], infos["admissible_actions"][0]
 
     def step(self, action: str) -> tuple[str, tuple[str, ...]]:
+        """Take one action; returns the observation and the admissible actions."""
         observations, _, _, _, infos = self.envs.step([action])
         return observations[0], infos["admissible_actions"][0]
 
@@ -119,10 +122,12 @@ class Single:
         self.env = gym.make("opid/ALFWorld-v0", games=[path])
 
     def reset(self) -> tuple[str, tuple[str, ...]]:
+        """Begin a new episode; returns the observation and the admissible actions."""
         observation, info = self.env.reset()
         return observation, info["admissible_actions"]
 
     def step(self, action: str) -> tuple[str, tuple[str, ...]]:
+        """Take one action; returns the observation and the admissible actions."""
         observation, _, _, _, info = self.env.step(action)
         return observation, info["admissible_actions"]
 
@@ -133,6 +138,7 @@ APIS: dict[str, type[Vector] | type[Single]] = {"ours": Single, "ours_vector": V
 def play_ours(
     path: Path, actions: Episode, api: type[Vector] | type[Single], rounds: int = 20
 ) -> tuple[list[Sample], Transcript]:
+    """Play one episode `rounds` times through `api`: CPU seconds of each round, and everything it showed."""
     samples: list[Sample] = []
     transcript: Transcript = []
     for _ in range(rounds):

@@ -13,10 +13,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-
-progress = Console(stderr=True)
-
 Transcript = list[tuple[str, tuple[str, ...]]]  # observation and admissible actions, from the reset on
 
 
@@ -65,10 +61,12 @@ class Sample:
 
 
 def machine() -> dict[str, Any]:
+    """What the figures were measured on: processor, number of cores, Python, operating system."""
     return {"cpu": cpu_name(), "cores": os.cpu_count(), "python": platform.python_version(), "system": sys.platform}
 
 
 def cpu_name() -> str:
+    """The processor's name, as Linux or the platform gives it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -76,12 +74,14 @@ def cpu_name() -> str:
 
 
 def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds that the process spends on `work`, and what it returns."""
     begin = time.process_time()
     result = work()
     return time.process_time() - begin, result
 
 
 def peak_megabytes() -> float:
+    """The most memory that this process has held so far, in megabytes of 2**20 bytes."""
     # Linux counts into ru_maxrss what the parent process held; its own high-water mark does not.
     status = Path("/proc/self/status")
     if status.exists():
@@ -92,6 +92,7 @@ def peak_megabytes() -> float:
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Medians over samples: microseconds a step, steps a second, milliseconds a reset; and counts."""
     step = median(sample.steps / sample.count for sample in samples)
     return {
         "step_us": round(step * 1e6, 2),

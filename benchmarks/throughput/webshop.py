@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import gymnasium as gym
 from rich.progress import track
 
+from opid_gym.console import talk as progress
 from opid_gym_envs.webshop import Catalogue, Product
 from throughput.common import (
     Arguments,
@@ -24,7 +25,6 @@ from throughput.common import (
     Sample,
     cpu_seconds,
     peak_megabytes,
-    progress,
     ratios,
     summary,
 )
@@ -42,8 +42,11 @@ MAKE = {"split": "test", "max_episode_steps": 1000}
 class Shop(Protocol):
     """One shopper: ours, or the original."""
 
-    def reset(self, number: int) -> Shown: ...
-    def step(self, action: str) -> Shown: ...
+    def reset(self, number: int) -> Shown:
+        """Begin the goal with this number; returns the page and the admissible actions."""
+
+    def step(self, action: str) -> Shown:
+        """Take one action; returns the page and the admissible actions."""
 
 
 class Single:
@@ -54,10 +57,12 @@ class Single:
         self.world = self.env.unwrapped.world  # type: ignore[attr-defined]
 
     def reset(self, number: int) -> Shown:
+        """Begin the goal with this number; returns the page and the admissible actions."""
         observation, info = self.env.reset(options={"task_id": self.world.task_ids[number]})
         return observation, info["admissible_actions"]
 
     def step(self, action: str) -> Shown:
+        """Take one action; returns the page and the admissible actions."""
         observation, _, _, _, info = self.env.step(action)
         return observation, info["admissible_actions"]
 
@@ -69,10 +74,12 @@ class Vector:
         self.envs: Any = gym.make_vec("opid/WebShop-v0", num_envs=1, **MAKE, **arguments)
 
     def reset(self, number: int) -> Shown:
+        """Begin the goal with this number; returns the page and the admissible actions."""
         observations, infos = self.envs.reset(options={"task_ids": [self.envs.world.task_ids[number]]})
         return observations[0], infos["admissible_actions"][0]
 
     def step(self, action: str) -> Shown:
+        """Take one action; returns the page and the admissible actions."""
         observations, _, _, _, infos = self.envs.step([action])
         return observations[0], infos["admissible_actions"][0]
 
@@ -188,6 +195,7 @@ def write_official_files(catalogue: Catalogue, folder: Path) -> None:
 
 
 def official_record(product: Product) -> dict[str, Any]:
+    """The product as one record of the official file of products."""
     return {
         "asin": product.asin,
         "name": product.title,

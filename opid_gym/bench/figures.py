@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import opid_gym
 from opid_gym.bench.report import ALL, Row
 from opid_gym.bench.statistics import mean_interval
+from opid_gym.files import replacing
+from opid_gym.named import missing_extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,12 +24,13 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 Curve = Sequence[tuple[float, float]]
 
 
-def bars(rows: Sequence[Row], measure: str = "success") -> Figure:
-    """A measure of each agent, one panel an environment, with 95 % intervals.
+def bars(rows: Sequence[Row], measure: str = "success", tasks: Mapping[str, str] | None = None) -> Figure:
+    """A measure of each agent, one panel for each environment, with 95 % intervals.
 
     Args:
         rows: as `opid_gym.bench.report.leaderboard` makes them.
         measure: ``success``, shown in percent, or ``mean_return``.
+        tasks: what the tasks of an environment are, in words, by its label.
     """
     scale, label, limits = (100, "success, %", (0, 104)) if measure == "success" else (1, "mean return", (None, None))
     envs = list(dict.fromkeys(row.env for row in rows))
@@ -34,7 +38,7 @@ def bars(rows: Sequence[Row], measure: str = "success") -> Figure:
     agents = sorted({row.agent for row in rows})
     colours = {agent: COLOURS[number % len(COLOURS)] for number, agent in enumerate(agents)}
     height = 0.6 + 0.32 * max(map(len, shown.values()))
-    figure = _figure(figsize=(1.5 + 3.1 * len(envs), height + 0.5))
+    figure = _figure(figsize=(1.5 + 3.1 * len(envs), height + 0.9))
     for axes, env in zip(figure.subplots(1, len(envs), squeeze=False)[0], envs, strict=True):
         group = sorted(shown[env], key=lambda row: getattr(row, measure).estimate)  # the best on top
         intervals = [getattr(row, measure) for row in group]
@@ -52,7 +56,8 @@ def bars(rows: Sequence[Row], measure: str = "success") -> Figure:
             height=0.7,
         )
         axes.set(xlim=limits, xlabel=f"{label} (95 % interval)")
-        axes.set_title(f"{env}\n{group[0].tasks} tasks, {group[0].seeds} seed{'s' * (group[0].seeds > 1)}", fontsize=10)
+        lines = [env, f"{group[0].tasks} tasks, {group[0].seeds} seed{'s' * (group[0].seeds > 1)}"]
+        axes.set_title("\n".join(filter(None, [*lines, (tasks or {}).get(env)])), fontsize=9)
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -96,8 +101,10 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "opid-gym", "svg.fonttype": "none"}):
-        figure.savefig(paths[0], dpi=150, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None})
+        with replacing(paths[0]) as scratch:
+            figure.savefig(scratch, dpi=150, metadata={"Software": None})
+        with replacing(paths[1]) as scratch:
+            figure.savefig(scratch, metadata={"Date": None})
     return paths
 
 
@@ -105,5 +112,7 @@ def _figure(figsize: tuple[float, float]) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError("pictures need matplotlib: pip install 'opid-gym[bench]'") from None
-    return Figure(figsize=figsize, layout="constrained")
+        raise missing_extra("drawing figures", "matplotlib", "bench") from None
+    figure = Figure(figsize=figsize, layout="constrained")
+    figure.supxlabel(f"opid-gym {opid_gym.__version__}", x=0.995, ha="right", fontsize=6, color="0.5")
+    return figure

@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,15 +20,18 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from opid_gym.bench.results import EpisodeResult, Key, mend, read_results
+from opid_gym.bench.results import EpisodeResult, Key, repair_results, repair_trajectories
 from opid_gym.bench.worker import Deadline, Job
-from opid_gym.env import TaskOrder
+from opid_gym.files import append_lines, hold, make_folder, write_file
+from opid_gym.guard import guarded
+from opid_gym.json_text import parse_json
+from opid_gym.order import TaskOrder
+from opid_gym.panel import Panel, panel_tasks
 from opid_gym.registration import make_envs
 from opid_gym.roster import Spec
 
@@ -38,6 +42,8 @@ LOGS = "logs"
 # Making an agent may load a model or build an index.
 SETUP_SECONDS = 900.0
 _LOOK_SECONDS = 0.1  # how often the deadlines are looked at
+_SYNC_SECONDS = 1.0  # between two times that results are forced to the disk
+_END_SECONDS = 20.0  # that a worker's guard may take to end everything
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +53,13 @@ class Plan:
     Attributes:
         agents, envs: who plays what; labels must be different.
         seeds: one pass for each.
-        episodes: so many tasks of each environment, a fixed random sample of the split that only grows with the
+        episodes: number of tasks of each environment, a fixed random sample of the split that only grows with the
             number; None: all.
         num_envs: games an agent plays at once.
         timeout: seconds for one call of the agent (or the environment), which acts in all games at once.
         keep_trajectories: write every episode down in full, for the viewer.
+        panels: for environments that play the tasks of a panel, by their label: the panel and the name of its list.
+            The others play the tasks of their split.
     """
 
     agents: tuple[Spec, ...]
@@ -61,6 +69,7 @@ class Plan:
     num_envs: int = 16
     timeout: float = 120.0
     keep_trajectories: bool = True
+    panels: Mapping[str, tuple[Panel, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, specs in (("agents", self.agents), ("environments", self.envs)):
@@ -109,7 +118,7 @@ class Watch:
     """Told what goes on; override what you need."""
 
     def started(self, to_play: Mapping[Shard, int], already_there: int) -> None:
-        """So many episodes are to be played, and so many of the plan's are there from earlier runs."""
+        """Before the first episode: how many are left to play in each shard, and how many earlier runs have played."""
 
     def finished(self, shard: Shard, result: EpisodeResult) -> None:
         """An episode is over."""
@@ -117,12 +126,15 @@ class Watch:
     def not_run(self, shard: Shard, reason: str) -> None:
         """A shard cannot be played."""
 
+    def repaired(self, what: str) -> None:
+        """Something in the folder was torn by an interruption and is not there any more; it will be made again."""
+
 
 def choose_tasks(task_ids: Sequence[str], episodes: int | None) -> list[str]:
     """`episodes` of the tasks, in their order: the same ones every time, and among them those of any smaller number.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are fewer.
 
     >>> few, more = choose_tasks("abcdefgh", 2), choose_tasks("abcdefgh", 5)
     >>> len(few), len(more), set(few) <= set(more)
@@ -159,43 +171,61 @@ def run(
         command: that does this, kept with the results.
 
     Raises:
+        FolderInUse: another process plays into this folder.
         ValueError, TypeError, ...: an environment cannot be made, or `out` holds results of other agents or
             environments under the same labels.
     """
     if workers < 1:
         raise ValueError(f"workers must be >= 1, got {workers}")
-    tasks = {env.label: _task_ids(env, plan.episodes) for env in plan.envs}
-    out.mkdir(parents=True, exist_ok=True)
-    _take_notes(out / NOTES_FILE, plan, command)
-    results = out / RESULTS_FILE
-    mend(results)
-    there: set[Key] = set()
-    if results.exists():
-        there = {r.key for r in read_results(results) if not (retry_failed and r.failure)}
-    shards: dict[Shard, list[str]] = {}
-    already_there = 0
+    tasks, sources = {}, {}
     for env in plan.envs:
-        for seed in plan.seeds:
-            for agent in plan.agents:
-                shard = Shard(agent, env, seed)
-                names = [Key(agent.label, env.label, seed, task_id) for task_id in tasks[env.label]]
-                left = [name.task_id for name in names if name not in there]
-                already_there += len(names) - len(left)
-                if left:
-                    shards[shard] = left
+        tasks[env.label], sources[env.label] = _look_at(env, plan.episodes, plan.panels.get(env.label))
     watch = watch or Watch()
-    watch.started({shard: len(left) for shard, left in shards.items()}, already_there)
-    with _Run(plan, out, workers, watch) as running:
-        return running.play(shards)
+    with hold(out):
+        _take_notes(out / NOTES_FILE, plan, sources, command, watch)
+        there = {r.key for r in _repair(out, watch) if not (retry_failed and r.failure)}
+        shards: dict[Shard, list[str]] = {}
+        already_there = 0
+        for env in plan.envs:
+            for seed in plan.seeds:
+                for agent in plan.agents:
+                    shard = Shard(agent, env, seed)
+                    names = [Key(agent.label, env.label, seed, task_id) for task_id in tasks[env.label]]
+                    left = [name.task_id for name in names if name not in there]
+                    already_there += len(names) - len(left)
+                    if left:
+                        shards[shard] = left
+        watch.started({shard: len(left) for shard, left in shards.items()}, already_there)
+        with _Run(plan, out, workers, watch) as running:
+            return running.play(shards)
 
 
-def _take_notes(path: Path, plan: Plan, command: str | None) -> None:
-    """Note the plan's agents and environments, beside those of earlier runs in this folder.
+def _repair(out: Path, watch: Watch) -> list[EpisodeResult]:
+    """The results in a folder, after what an interruption left half written has been taken out."""
+    results, problems = repair_results(out / RESULTS_FILE)
+    known = {result.key for result in results}
+    for file in sorted((out / TRAJECTORIES).glob("*.jsonl")):
+        problems += repair_trajectories(file, known)
+    for problem in problems:
+        watch.repaired(problem)
+    return results
+
+
+def _take_notes(
+    path: Path, plan: Plan, sources: Mapping[str, dict[str, Any]], command: str | None, watch: Watch
+) -> None:
+    """Note the plan's agents and environments and where their tasks come from, beside those of earlier runs there.
 
     Raises:
-        ValueError: a label stands for something else there.
+        ValueError: a label stands for something else there, or its tasks came from another source.
     """
-    noted = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"commands": []}
+    noted: dict[str, Any] = {}
+    if path.exists():
+        try:
+            noted = _read_notes(path)
+        except ValueError as error:
+            watch.repaired(f"{path}: {error}")
+    commands = noted.setdefault("commands", [])
     for kind, specs in (("agents", plan.agents), ("envs", plan.envs)):
         known = noted.setdefault(kind, {})
         for spec in specs:
@@ -204,15 +234,46 @@ def _take_notes(path: Path, plan: Plan, command: str | None) -> None:
                     f"{path.parent} has results of {spec.label!r} as {known[spec.label]!r}, and now it is "
                     f"{str(spec)!r}: give it another label=, or another folder"
                 )
-    if command and command not in noted["commands"]:
-        noted["commands"].append(command)
-    path.write_text(json.dumps(noted, indent=2) + "\n", encoding="utf-8")
+    data = noted.setdefault("data", {})
+    for label, about in sources.items():
+        before = data.get(label, about)["source"]
+        if before != about["source"]:
+            raise ValueError(
+                f"{path.parent} has results of {label!r} on {before} tasks, and now they are {about['source']}: "
+                "give it another label=, or another folder"
+            )
+        if label in data and data[label].get("panel_hash") != about.get("panel_hash"):
+            raise ValueError(
+                f"{path.parent} has results of {label!r} on the tasks of {_panel_of(data[label])}, and now they are of "
+                f"{_panel_of(about)}: give it another folder"
+            )
+        data[label] = about
+    if command and command not in commands:
+        commands.append(command)
+    write_file(path, json.dumps(noted, indent=2) + "\n")
 
 
-def _task_ids(env: Spec, episodes: int | None) -> list[str]:
+def _panel_of(about: Mapping[str, Any]) -> str:
+    return f"panel {about['panel']!r} version {about['panel_version']}" if "panel" in about else "no panel"
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    noted = parse_json(path.read_bytes())
+    kinds = {"commands": list, "agents": dict, "envs": dict, "data": dict}
+    if not isinstance(noted, dict) or any(not isinstance(noted.get(k, kind()), kind) for k, kind in kinds.items()):
+        raise ValueError("not the notes of a benchmark")
+    return noted
+
+
+def _look_at(env: Spec, episodes: int | None, panel: tuple[Panel, str] | None) -> tuple[list[str], dict[str, Any]]:
+    """The tasks to play in an environment, and where they come from."""
     envs = make_envs(env.name, 1, **env.options)
     try:
-        return choose_tasks(envs.world.task_ids, episodes)
+        about = {"source": envs.world.source, "data": envs.world.data}
+        if panel is None:
+            return choose_tasks(envs.world.task_ids, episodes), about
+        tasks = panel_tasks(*panel, envs.world)
+        return choose_tasks(tasks, episodes), {**about, **panel[0].stamp(panel[1])}
     finally:
         envs.close()
 
@@ -233,12 +294,13 @@ class _Worker:
 
     def kill(self) -> None:
         """End it with all that it started."""
-        if hasattr(os, "killpg"):
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-        else:
+        self.process.terminate()  # its guard does the rest
+        try:
+            self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
+            self.process.wait()
+        shutil.rmtree(Path(self.job.deadline).parent, ignore_errors=True)
 
 
 class _Run:
@@ -253,21 +315,21 @@ class _Run:
         self.waiting: deque[tuple[Shard, list[str], int]] = deque()  # shard, tasks, num_envs
         self.workers: list[_Worker] = []
         self.events: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
-        self.results = open(out / RESULTS_FILE, "a", encoding="utf-8")  # noqa: SIM115  (closed by __exit__)
-        self.scratch = tempfile.TemporaryDirectory()
-        self.started = 0
-        (out / LOGS).mkdir(exist_ok=True)
+        self.pending: list[tuple[Shard, EpisodeResult, Sequence[str]]] = []
+        self.synced = 0.0
+        make_folder(out / LOGS)
         if plan.keep_trajectories:
-            (out / TRAJECTORIES).mkdir(exist_ok=True)
+            make_folder(out / TRAJECTORIES)
 
     def __enter__(self) -> _Run:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for worker in self.workers:
-            worker.kill()
-        self.results.close()
-        self.scratch.cleanup()
+        try:
+            for worker in self.workers:
+                worker.kill()
+        finally:
+            self._save()
 
     def play(self, shards: Mapping[Shard, list[str]]) -> Summary:
         self.waiting.extend((shard, tasks, self.plan.num_envs) for shard, tasks in shards.items())
@@ -285,27 +347,28 @@ class _Run:
                     self._note(worker, event)
             for worker in self.workers:
                 self._check_deadline(worker)
+            if time.monotonic() - self.synced > _SYNC_SECONDS:
+                self._save()
         return self.summary
 
     def _start(self, shard: Shard, task_ids: Sequence[str], num_envs: int) -> None:
         if shard in self.summary.not_run:
             return
-        self.started += 1
-        path = Path(self.scratch.name) / str(self.started)
+        path = Path(tempfile.mkdtemp(prefix=f"opid-gym-bench-{os.getpid()}-"), "deadline")
         job = Job(fill(shard.agent, shard.env), shard.env, shard.seed, tuple(task_ids), num_envs, str(path))
         deadline = Deadline(path)
         deadline.enter("setup")
         log = self.out / LOGS / f"{_file_name(shard)}.log"
         with open(log, "ab") as log_file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "opid_gym.bench.worker"],
+                guarded([sys.executable, "-m", "opid_gym.bench.worker"], remove=[str(path.parent)]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,
                 text=True,
                 encoding="utf-8",
                 env=_environment(self.places),
-                start_new_session=True,  # so that a killed agent's own processes go with it
+                start_new_session=True,
             )
         worker = _Worker(shard, job, process, deadline, log, set(range(len(task_ids))))
         self.workers.append(worker)
@@ -333,9 +396,8 @@ class _Run:
             del worker.under_way[event["task"]]
         elif kind == "end":
             del worker.under_way[event["task"]]
-            if self.plan.keep_trajectories:
-                self._keep(worker.shard, event["trajectories"])
-            self._write(worker.shard, EpisodeResult(**event["result"]))
+            lines = event["trajectories"] if self.plan.keep_trajectories else ()
+            self._write(worker.shard, EpisodeResult(**event["result"]), lines)
             worker.left.remove(event["task"])
         else:
             if kind == "failed":
@@ -390,18 +452,24 @@ class _Run:
         self.summary.not_run[shard] = reason
         self.watch.not_run(shard, reason)
 
-    def _write(self, shard: Shard, result: EpisodeResult) -> None:
-        self.results.write(result.to_json() + "\n")
-        self.results.flush()
+    def _write(self, shard: Shard, result: EpisodeResult, trajectories: Sequence[str] = ()) -> None:
+        self.pending.append((shard, result, trajectories))
         self.summary.played += 1
         self.summary.failed += result.failure is not None
         self.watch.finished(shard, result)
 
-    def _keep(self, shard: Shard, lines: Iterable[str]) -> None:
-        path = self.out / TRAJECTORIES / f"{_file_name(shard)}.jsonl"
-        mend(path)
-        with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(line + "\n" for line in lines)
+    def _save(self) -> None:
+        """Write what is pending: first the trajectories, and when they are on the disk, the results that count them."""
+        self.synced = time.monotonic()
+        of_shards: dict[Shard, list[str]] = {}
+        for shard, _, trajectories in self.pending:
+            of_shards.setdefault(shard, []).extend(trajectories)
+        for shard, lines in of_shards.items():
+            if lines:
+                append_lines(self.out / TRAJECTORIES / f"{_file_name(shard)}.jsonl", lines)
+        if self.pending:
+            append_lines(self.out / RESULTS_FILE, [result.to_json() for _, result, _ in self.pending])
+            self.pending.clear()
 
 
 def fill(agent: Spec, env: Spec) -> Spec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from opid_gym.bench.results import EpisodeResult
 from opid_gym.bench.statistics import Comparison, compare, compare_returns, holm, mean_interval, success_rate
 from opid_gym.evaluation import Interval
+from opid_gym.files import replacing
 
 ALL = "all"
 
@@ -26,7 +27,8 @@ class Row:
         task_type: or `ALL`.
         tasks, episodes, seeds: how many.
         failed: episodes that the agent failed to play; they count as not solved.
-        success, mean_return: with 95 % intervals over tasks.
+        success, mean_return: with 95 % intervals over tasks. Where the return is 1 for a success and 0 otherwise, both
+            are the same number with the same interval.
         length, valid_actions: steps an episode, and the share of them that could be read.
         prompt_tokens, reply_tokens, seconds, cost: an episode, over all its trials.
         trials: most trials of a task.
@@ -58,7 +60,8 @@ class Pair:
         env, first, second: labels.
         comparison: of their success.
         adjusted: its p-value, by Holm over the environment's pairs.
-        returns: difference of the mean returns, the second's less the first's.
+        returns: difference of the mean returns, the second's less the first's. Where the return is 1 for a success and
+            0 otherwise, it is the difference of the success rates with the same interval and test.
         returns_adjusted: its p-value, by Holm likewise.
     """
 
@@ -89,6 +92,8 @@ def _row(env: str, agent: str, task_type: str, group: Sequence[EpisodeResult]) -
         return sum(map(value, group)) / len(group)
 
     steps = sum(result.length for result in group)
+    solved, earned = _by_task(group, lambda r: r.success), _by_task(group, lambda r: r.episode_return)
+    success = success_rate(list(solved.values()))
     return Row(
         env,
         agent,
@@ -97,8 +102,8 @@ def _row(env: str, agent: str, task_type: str, group: Sequence[EpisodeResult]) -
         episodes=len(group),
         seeds=len({result.seed for result in group}),
         failed=sum(result.failure is not None for result in group),
-        success=success_rate(list(_by_task(group, lambda r: r.success).values())),
-        mean_return=mean_interval(list(_by_task(group, lambda r: r.episode_return).values())),
+        success=success,
+        mean_return=success if earned == solved else mean_interval(list(earned.values())),
         length=mean(lambda r: r.length),
         valid_actions=sum(result.valid_actions for result in group) / max(steps, 1),
         prompt_tokens=mean(lambda r: r.prompt_tokens),
@@ -133,7 +138,11 @@ def comparisons(results: Iterable[EpisodeResult]) -> list[Pair]:
                     [[by_agent[agent][task] for task in tasks] for agent in (first, second)]
                     for by_agent in (solved, earned)
                 )
-                made.append((first, second, compare(*success), *compare_returns(*returns)))
+                compared = compare(*success)
+                of_returns = (
+                    (compared.difference, compared.p_value) if returns == success else compare_returns(*returns)
+                )
+                made.append((first, second, compared, *of_returns))
         adjusted = holm([comparison.p_value for _, _, comparison, _, _ in made])
         returns_adjusted = holm([p_value for *_, p_value in made])
         pairs += [
@@ -145,12 +154,22 @@ def comparisons(results: Iterable[EpisodeResult]) -> list[Pair]:
     return pairs
 
 
-def to_markdown(rows: Sequence[Row], pairs: Sequence[Pair], notes: Sequence[str] = ()) -> str:
-    """The leaderboard as a page: a table of agents and one of comparisons for each environment."""
+def to_markdown(
+    rows: Sequence[Row], pairs: Sequence[Pair], notes: Sequence[str] = (), tasks: Mapping[str, str] | None = None
+) -> str:
+    """The leaderboard as a page: a table of agents and one of comparisons for each environment.
+
+    Args:
+        rows, pairs: as `leaderboard` and `comparisons` make them.
+        notes: lines for the beginning of the page.
+        tasks: what the tasks of an environment are, in words (`opid_gym.world.describe_source`), by its label.
+    """
     parts = ["# Leaderboard", "", *notes]
     for env in dict.fromkeys(row.env for row in rows):
         shown = [row for row in rows if row.env == env and row.task_type == ALL]
         parts += ["", f"## {env}", ""]
+        if about := (tasks or {}).get(env):
+            parts += [f"Played on {about}.", ""]
         parts += _markdown_table(
             ["agent", "success", "95 % interval", "return", "episodes", "failed", "steps", "valid actions", "tokens in",
              "tokens out", "seconds", "cost"],
@@ -291,7 +310,7 @@ def _interval(interval: Interval) -> list[float]:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
+    with replacing(path) as scratch, open(scratch, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

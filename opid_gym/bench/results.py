@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
+from opid_gym.files import write_file
+from opid_gym.json_text import parse_json
 from opid_gym.trajectory import Trajectory
 
 
@@ -73,14 +76,28 @@ class EpisodeResult:
         Raises:
             ValueError: it is not JSON, or a key is missing or unknown.
         """
-        raw = json.loads(line)
+        raw = parse_json(line)
         allowed = {f.name for f in fields(cls)}
         if not isinstance(raw, dict) or set(raw) - allowed:
             raise ValueError(f"not a result: allowed keys are {sorted(allowed)}")
         try:
-            return cls(**raw)
+            result = cls(**raw)
         except TypeError as error:
             raise ValueError(f"not a result: {error}") from None
+        for name, kind in _TYPES.items():
+            value = getattr(result, name)
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                raise ValueError(f"not a result: {name} must not be {value!r:.80}")
+        return result
+
+
+_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("agent", "env", "task_id", "task_type"), str),
+    **dict.fromkeys(("seed", "length", "valid_actions", "trials"), int),
+    **dict.fromkeys(("episode_return", "seconds", "prompt_tokens", "reply_tokens", "cost"), (int, float)),
+    **dict.fromkeys(("success", "truncated"), bool),
+    "failure": (str, NoneType),
+}
 
 
 def make_result(agent: str, env: str, seed: int, trials: Iterable[Trajectory]) -> EpisodeResult:
@@ -129,10 +146,71 @@ def read_results(path: str | Path) -> list[EpisodeResult]:
     return list(found.values())
 
 
-def mend(path: Path) -> None:
-    """Cut off a last line without its end, so that lines can be appended."""
-    if path.exists():
-        raw = path.read_bytes()
-        whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) != len(raw):
-            path.write_bytes(whole)
+def repair_results(path: Path) -> tuple[list[EpisodeResult], list[str]]:
+    """Read a file of results, and take out of it every line that is not one.
+
+    Such lines are what a killed process or a power cut leaves: cut off, or full of zeros.
+
+    Returns:
+        The results as `read_results` gives them (none if there is no file), and what was taken out, in words.
+    """
+    found: dict[Key, EpisodeResult] = {}
+
+    def keep(line: bytes) -> None:
+        result = EpisodeResult.from_json(line.decode())
+        found[result.key] = result
+
+    problems = _repair(path, keep)
+    return list(found.values()), problems
+
+
+def repair_trajectories(path: Path, results: Container[Key]) -> list[str]:
+    """Take out of a benchmark's file of trajectories every line that is no trajectory, or one without a result.
+
+    A process that was killed between writing an episode's trajectory and its result leaves such a one. The episode will
+    be played again, and must not be there twice.
+
+    Returns:
+        What was taken out, in words.
+    """
+    seen: set[tuple[Key, int]] = set()
+
+    def keep(line: bytes) -> None:
+        record = parse_json(line)
+        try:
+            about = record["metadata"]
+            key = Key(about["agent"], about["env"], about["seed"], record["task_id"])
+            trial = key, about["trial"]
+            known, twice = key in results, trial in seen
+        except (TypeError, KeyError):
+            raise ValueError("not a trajectory of a benchmark") from None
+        if not known:
+            raise ValueError(f"the episode of {key.task_id!r} has no result")
+        if twice:
+            raise ValueError(f"the episode of {key.task_id!r} is there twice")
+        seen.add(trial)
+
+    return _repair(path, keep)
+
+
+def _repair(path: Path, keep: Callable[[bytes], None]) -> list[str]:
+    """Replace a file by those of its lines at which `keep` raises no ValueError; returns what it said of the others."""
+    if not path.exists():
+        return []
+    good, problems = [], []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        last = number == len(lines)
+        if last and not line:
+            continue
+        try:
+            if last:
+                raise ValueError("unfinished line")
+            keep(line)
+        except ValueError as error:
+            problems.append(f"{path}:{number}: {error}")
+        else:
+            good.append(line + b"\n")
+    if problems:
+        write_file(path, b"".join(good))
+    return problems

@@ -20,13 +20,12 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
@@ -34,9 +33,10 @@ from numpy.typing import NDArray
 
 from opid_gym.agent import Agent, Decision
 from opid_gym.bench.results import make_result
+from opid_gym.named import explain_missing
 from opid_gym.registration import make_envs
 from opid_gym.rollout import play
-from opid_gym.roster import Spec, explain_missing, find_agent, make_agent, plays_one_game
+from opid_gym.roster import Spec, find_agent, make_agent, plays_one_game
 from opid_gym.trajectory import Trajectory
 
 PHASES = ("setup", "agent", "environment")
@@ -156,7 +156,7 @@ class _WatchedAgent:
             self._deadline.enter("environment")
 
 
-class _WatchedEnv(VectorWrapper[Any, Any, Any, Any, Any]):
+class _WatchedEnv(VectorWrapper):  # generic in Gymnasium 1.4 and later only
     """Says which task begins before its game does, so that a world that breaks on it can be blamed on it."""
 
     def __init__(self, env: VectorEnv[Any, Any, Any], say: Callable[..., None], numbers: Mapping[str, int]) -> None:
@@ -215,7 +215,9 @@ def _play(
     for trial in range(agent.trials):
         again = []
         for trajectory in play(envs, agent, waiting):
-            trajectory.metadata = {"agent": job.agent.label, "env": job.env.label, "seed": job.seed, "trial": trial}
+            del trajectory.metadata["index"]  # of the tasks that this trial has left
+            played_as = {"agent": job.agent.label, "env": job.env.label, "seed": job.seed, "trial": trial}
+            trajectory.metadata = {**played_as, **trajectory.metadata}
             played = earlier.setdefault(trajectory.task_id, [])
             played.append(trajectory)
             agent.on_trajectory(trajectory)
@@ -243,19 +245,12 @@ def main() -> None:
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     job = Job.from_json(orders.readline())
-    threading.Thread(target=_leave_with_parent, args=(orders,), daemon=True).start()
 
     def say(**event: Any) -> None:
         events.write(json.dumps(event) + "\n")
         events.flush()
 
     work(job, say)
-
-
-def _leave_with_parent(orders: IO[str]) -> None:
-    """The parent keeps its end open; when it is gone, however it went, nobody wants the results."""
-    orders.read()
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from opid_gym.cli import DEFAULT_ENV, EnvOption, SetOption, SplitOption, StepsOption, env_arguments, talk
+from opid_gym.access import access_for
+from opid_gym.cli import (
+    DEFAULT_ENV,
+    AllowHostOption,
+    EnvOption,
+    OpenOption,
+    SetOption,
+    SplitOption,
+    StepsOption,
+    TokenOption,
+    env_arguments,
+)
+from opid_gym.console import talk
+from opid_gym.patience import impatient
 from opid_gym.trajectory import Trajectory, read_jsonl
 
 
@@ -46,17 +59,25 @@ def env(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
     sessions: Annotated[int, typer.Option(help="Most sessions at once.", min=1)] = 64,
-    idle_seconds: Annotated[float, typer.Option(help="A session unused for so long may go.", min=0.0)] = 600.0,
+    idle_seconds: Annotated[
+        float, typer.Option(help="A session that is not used for this long is ended.", min=0.0)
+    ] = 600.0,
+    token: TokenOption = None,
+    open_: OpenOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Serve an environment over HTTP, in the shape of OpenEnv's servers."""
     from opid_gym.interop.server import Limits, make_app
 
+    access = access_for(host, token, allow_host or (), open_to_all=open_)
     limits = Limits(sessions, idle_seconds, max_episode_steps=max_episode_steps)
-    app = make_app(env, limits, **env_arguments(split, None, set_))
+    app = make_app(env, limits, access, **env_arguments(split, None, set_))
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol  # because it limits how long headers may be
 
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning"))
-    config = server.config
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", http=impatient(H11Protocol))
+    server = uvicorn.Server(config)
     listening = config.bind_socket()
+    listening.listen()  # who reads the address below may connect at once
     talk.print(f"{env} at [bold]http://{host}:{listening.getsockname()[1]}[/]  (Ctrl-C ends it)", soft_wrap=True)
     server.run(sockets=[listening])

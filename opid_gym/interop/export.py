@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium.spaces import Text
 
-from opid_gym.trajectory import Step, Trajectory
+from opid_gym.files import replacing
+from opid_gym.named import missing_extra
+from opid_gym.trajectory import Step, StepHindsight, Trajectory
 
 if TYPE_CHECKING:
     import minari
     import pyarrow as pa
 
 _ROWS = 10_000  # that are written at once
-_EPISODE = ("task_id", "task_type", "task", "success", "truncated", "group", "env_id")
-_STEP = tuple(f.name for f in fields(Step) if f.name != "data")
+_EPISODE = ("task_id", "task_type", "task", "success", "truncated", "group", "env_id", "workflow")
+_STEP = tuple(f.name for f in fields(Step) if f.name not in ("data", "hindsight"))
 
 
 def write_parquet(path: str | Path, trajectories: Iterable[Trajectory]) -> int:
     """Write one row a step; `read_parquet`, pandas, polars, DuckDB and Hugging Face datasets read it.
 
     Columns are the fields of `Step` and, repeated in every row, those of `Trajectory`; ``episode`` and ``step`` count
-    from 0; ``data`` and ``metadata`` are JSON texts. Half characters (lone surrogates), which UTF-8 has no form for,
-    become U+FFFD.
+    from 0; ``data`` and ``metadata`` are JSON texts, ``hindsight`` is a struct. Half characters (lone surrogates),
+    which UTF-8 has no form for, become U+FFFD.
 
     Returns:
         How many episodes were written; those without steps have no rows.
@@ -41,7 +43,7 @@ def write_parquet(path: str | Path, trajectories: Iterable[Trajectory]) -> int:
     schema = _schema(pa)
     rows: list[dict[str, Any]] = []
     episodes = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    with replacing(path) as scratch, pq.ParquetWriter(scratch, schema, compression="zstd") as writer:
         for episode, trajectory in enumerate(trajectories):
             rows += _rows(episode, trajectory)
             episodes += bool(trajectory.steps)
@@ -91,7 +93,7 @@ def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **about: A
         import minari
         from minari.data_collector import EpisodeBuffer
     except ImportError:
-        raise ImportError("Minari datasets need minari: pip install 'opid-gym[export]'") from None
+        raise missing_extra("writing a Minari dataset", "minari", "export") from None
     played = [trajectory for trajectory in trajectories if trajectory.steps]
     if not played:
         raise ValueError("there are no episodes to write")
@@ -127,10 +129,10 @@ def write_minari(dataset_id: str, trajectories: Iterable[Trajectory], **about: A
 
 
 def clean(text: str) -> str:
-    """`text` with half characters (lone surrogates) replaced by U+FFFD.
+    r"""`text` with half characters (lone surrogates) replaced by U+FFFD.
 
-    >>> clean("a\\ud800b")
-    'a\ufffdb'
+    >>> clean("a\ud800b")
+    'a�b'
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -147,6 +149,7 @@ def _schema(pa: Any) -> pa.Schema:
         "truncated": pa.bool_(),
         "group": number,
         "env_id": text,
+        "workflow": pa.list_(text),
         "metadata": text,
         "observation": text,
         "action": text,
@@ -159,6 +162,16 @@ def _schema(pa: Any) -> pa.Schema:
         "valid": pa.bool_(),
         "invalid_reason": text,
         "data": text,
+        "hindsight": pa.struct(
+            {
+                "changed_state": pa.bool_(),
+                "reached": pa.list_(text),
+                "wasted": pa.bool_(),
+                "better": text,
+                "decisive": pa.bool_(),
+                "reason": text,
+            }
+        ),
     }
     return pa.schema(list(types.items()))
 
@@ -174,6 +187,8 @@ def _rows(episode: int, trajectory: Trajectory) -> Iterator[dict[str, Any]]:
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
         return clean(value)
+    if isinstance(value, dict):
+        return {name: _cell(item) for name, item in value.items()}
     return [clean(text) for text in value] if isinstance(value, tuple) else value
 
 
@@ -184,8 +199,12 @@ def _trajectory(rows: Sequence[dict[str, Any]]) -> Trajectory:
         own = {name: row[name] for name in _STEP}
         if own["admissible_actions"] is not None:
             own["admissible_actions"] = tuple(own["admissible_actions"])
-        steps.append(Step(**own, data=json.loads(row["data"])))
+        told = row["hindsight"]
+        hindsight = StepHindsight(**(told | {"reached": tuple(told["reached"])})) if told else None
+        steps.append(Step(**own, data=json.loads(row["data"]), hindsight=hindsight))
     shared = {name: first[name] for name in _EPISODE}
+    if shared["workflow"] is not None:
+        shared["workflow"] = tuple(shared["workflow"])
     return Trajectory(**shared, steps=steps, metadata=json.loads(first["metadata"]))
 
 
@@ -202,5 +221,5 @@ def _pyarrow() -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise ImportError("Parquet files need pyarrow: pip install 'opid-gym[export]'") from None
+        raise missing_extra("writing Parquet", "pyarrow", "export") from None
     return pyarrow

@@ -8,27 +8,33 @@
 
 Reset and step answer ``{"session_id", "observation", "reward", "done"}``; the observation holds the text, the task, the
 admissible actions and whether the task is solved. All sessions play in one world, which is called by one request at a
-time. Without a session id, requests share the session ``default``, which is what single-session clients expect.
+time. Without a session id, requests share the session ``default``, which is what single-session clients expect. Who may
+ask is decided in `opid_gym.access`.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from opid_gym.env import TextEnv
-from opid_gym.interop.shared import OneSlot
+import gymnasium as gym
+
+from opid_gym.access import Access, Gate
+from opid_gym.interop.shared import one_game
+from opid_gym.named import missing_extra
 from opid_gym.world import World
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 DEFAULT_SESSION = "default"
+_NAME = r"^[ -~]{0,128}$"  # of a session: printable ASCII
 
 
 class SessionError(Exception):
@@ -44,21 +50,23 @@ class Limits:
     """What a server bears.
 
     Attributes:
-        sessions: at once; a further one is refused (429) unless an idle one can go.
-        idle_seconds: a session that was not used for so long may go.
+        sessions: at once; a further one is refused (429).
+        idle_seconds: a session that was not used for so long is ended.
         action_characters: longer actions are refused.
         max_episode_steps: of every episode; None: the world's own limit.
+        body_bytes: larger bodies are refused (413).
     """
 
     sessions: int = 64
     idle_seconds: float = 600.0
     action_characters: int = 100_000
     max_episode_steps: int | None = None
+    body_bytes: int = 1024 * 1024
 
 
 @dataclass(slots=True)
 class _Session:
-    env: TextEnv
+    env: gym.Env[str, str]
     slot: int
     used: float
     episode_id: str = ""
@@ -93,6 +101,7 @@ class Sessions:
             SessionError: 429 too many sessions; 422 the world refuses the seed or the task.
         """
         with self._lock:
+            self._expire()
             name = session_id or uuid.uuid4().hex
             session = self._sessions.get(name) or self._open(name)
             self._touch(name, session)
@@ -154,24 +163,33 @@ class Sessions:
             del self._sessions[session_id]
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        with self._lock:
+            self._expire()
+            return len(self._sessions)
 
     def _open(self, name: str) -> _Session:
         if len(self._sessions) >= self.limits.sessions:
-            oldest, session = next(iter(self._sessions.items()))
-            if self._clock() - session.used < self.limits.idle_seconds:
-                raise SessionError(429, f"there are {len(self._sessions)} sessions, as many as this server bears")
-            del self._sessions[oldest]
+            raise SessionError(429, f"there are {len(self._sessions)} sessions, as many as this server bears")
         taken = {session.slot for session in self._sessions.values()}
         slot = next(number for number in range(len(taken) + 1) if number not in taken)
         limit = self.limits.max_episode_steps or self._world.default_max_episode_steps
-        env = TextEnv(OneSlot(self._world, slot), seed=slot, max_episode_steps=limit)
+        env = one_game(self._world, slot, limit, seed=slot)
         self._sessions[name] = _Session(env, slot, self._clock())
         return self._sessions[name]
 
+    def _expire(self) -> None:
+        """End the sessions that have been idle for too long."""
+        while self._sessions:
+            oldest, session = next(iter(self._sessions.items()))
+            if self._clock() - session.used < self.limits.idle_seconds:
+                return
+            del self._sessions[oldest]
+
     def _find(self, name: str) -> _Session:
+        self._expire()
         if name not in self._sessions:
-            raise SessionError(404, f"there is no session {name!r}: reset first")
+            idle = f"{self.limits.idle_seconds:g} seconds"
+            raise SessionError(404, f"there is no session {name!r}, or it was not used for {idle}: reset first")
         return self._sessions[name]
 
     def _touch(self, name: str, session: _Session) -> None:
@@ -198,12 +216,13 @@ def _answer(
     }
 
 
-def make_app(env: str, limits: Limits | None = None, **arguments: Any) -> FastAPI:
+def make_app(env: str, limits: Limits | None = None, access: Access | None = None, **arguments: Any) -> FastAPI:
     """The server's application.
 
     Args:
         env: a registered environment.
         limits: what it bears.
+        access: what its clients must show; None: what a server for this machine alone asks of them.
         arguments: of the environment.
 
     Raises:
@@ -212,18 +231,27 @@ def make_app(env: str, limits: Limits | None = None, **arguments: Any) -> FastAP
     """
     try:
         from fastapi import FastAPI
+        from fastapi.exceptions import RequestValidationError
         from fastapi.responses import JSONResponse
         from pydantic import BaseModel, ConfigDict, Field
     except ImportError:
-        raise ImportError("serving an environment needs fastapi: pip install 'opid-gym[serve]'") from None
+        raise missing_extra("serving an environment", "fastapi", "serve") from None
     from opid_gym.registration import make_envs
 
+    limits = limits or Limits()
     sessions = Sessions(make_envs(env, 1, **arguments).world, limits)
+    SessionName = Annotated[str, Field(pattern=_NAME)]  # noqa: N806  (a type)
+
+    class Answer(JSONResponse):
+        """JSON in ASCII, which has a form for half a surrogate pair."""
+
+        def render(self, content: Any) -> bytes:
+            return json.dumps(content).encode()
 
     class Reset(BaseModel):
         model_config = ConfigDict(extra="ignore")  # OpenEnv's clients send members of their own
 
-        session_id: str | None = None
+        session_id: SessionName | None = None
         seed: int | None = Field(None, ge=0)
         task_id: str | None = None
 
@@ -236,13 +264,19 @@ def make_app(env: str, limits: Limits | None = None, **arguments: Any) -> FastAP
         model_config = ConfigDict(extra="ignore")
 
         action: Action | str
-        session_id: str = DEFAULT_SESSION
+        session_id: SessionName = DEFAULT_SESSION
 
-    app = FastAPI(title=f"{env} over HTTP", version="1")
+    app = FastAPI(title=f"{env} over HTTP", version="1", default_response_class=Answer)
+    app.add_middleware(Gate, access=access or Access(), largest_body=limits.body_bytes, public=("/health",))
 
     @app.exception_handler(SessionError)
     def refuse(request: Any, error: SessionError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status_code=error.status)
+        return Answer({"detail": str(error)}, status_code=error.status)
+
+    @app.exception_handler(RequestValidationError)
+    def explain(request: Any, error: RequestValidationError) -> JSONResponse:
+        # Without the input, which may be long, or a number that JSON has no word for.
+        return Answer({"detail": [{"loc": e["loc"], "msg": e["msg"]} for e in error.errors()]}, status_code=422)
 
     # Plain functions: FastAPI runs them in threads, so a slow world keeps nobody from /health.
     def reset(body: Reset | None = None) -> dict[str, Any]:
@@ -268,6 +302,7 @@ def make_app(env: str, limits: Limits | None = None, **arguments: Any) -> FastAP
     # The classes above are local, so their annotations are resolved here and not by name.
     reset.__annotations__["body"] = Reset | None
     step.__annotations__["body"] = Step
+    state.__annotations__["session_id"] = close.__annotations__["session_id"] = SessionName
     app.post("/reset")(reset)
     app.post("/step")(step)
     app.get("/state")(state)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import gymnasium as gym
+from gymnasium.wrappers import TimeLimit
+
+from opid_gym.env import TextEnv
 from opid_gym.world import Task, Turn, World
 
 
@@ -20,6 +24,8 @@ class OneSlot(World):
         self._world = world
         self._slot = slot
         self.task_ids = world.task_ids
+        self.source = world.source
+        self.data = world.data
 
     def start(self, slots: Sequence[int], task_ids: Sequence[str]) -> list[tuple[Task, Turn]]:
         """See `World.start`."""
@@ -34,11 +40,16 @@ class OneSlot(World):
         return self._world.expert_actions([self._slot])
 
 
+def one_game(world: World, slot: int, max_episode_steps: int, seed: int | None = None) -> gym.Env[str, str]:
+    """One slot of a shared world as an environment with a limit of steps."""
+    return TimeLimit(TextEnv(OneSlot(world, slot), seed=seed), max_episode_steps)
+
+
 def shown(observation: str, info: Mapping[str, Any]) -> str:
-    """The observation, with the admissible actions where the world has such.
+    r"""The observation, with the admissible actions where the world has such.
 
     >>> shown("You are at 0.", {"admissible_actions": ("left", "right")})
-    'You are at 0.\\nYou can: left, right'
+    'You are at 0.\nYou can: left, right'
     """
     actions = info["admissible_actions"]
     return observation if actions is None else f"{observation}\nYou can: {', '.join(actions)}"

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from opid_gym.env import TextEnv
-from opid_gym.interop.shared import OneSlot, shown
+from opid_gym.interop.shared import one_game, shown
 from opid_gym.registration import make_envs
 from opid_gym.world import World
 
@@ -28,7 +27,7 @@ class TextGame:
     """
 
     def __init__(self, world: World, slot: int, max_episode_steps: int, seed: int = 0) -> None:
-        self._env = TextEnv(OneSlot(world, slot), seed=seed, max_episode_steps=max_episode_steps)
+        self._env = one_game(world, slot, max_episode_steps, seed)
         self._over = True
         self._total = 0.0
 
@@ -43,8 +42,7 @@ class TextGame:
         return f"Your task: {info['task']}\n\n{shown(observation, info)}"
 
     def act(self, action: str) -> str:
-        """
-        Take one action in the world and see what comes of it.
+        """Take one action in the world and see what comes of it.
 
         Args:
             action: The action to take.

@@ -11,9 +11,11 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
+
 from opid_gym.actions import TAGGED, ActionFormat, parse_action
-from opid_gym.env import TextEnv
-from opid_gym.interop.shared import OneSlot, shown
+from opid_gym.interop.shared import one_game, shown
+from opid_gym.named import missing_extra
 from opid_gym.registration import make_envs
 from opid_gym.world import World
 
@@ -24,7 +26,7 @@ _GAME, _EPISODE = "game", "episode"
 
 @dataclass(slots=True)
 class _Game:
-    env: TextEnv
+    env: gym.Env[str, str]
     slot: int
     admissible: Sequence[str] | None
 
@@ -94,7 +96,7 @@ class Conversations:
             slot = heapq.heappop(self._free)
         else:
             slot, self._slots = self._slots, self._slots + 1
-        env = TextEnv(OneSlot(self._world, slot), max_episode_steps=self._limit)
+        env = one_game(self._world, slot, self._limit)
         observation, info = env.reset(options={"task_id": task_id})
         prompt = f"Your task: {info['task']}\n\n{shown(observation, info)}"
         return _Game(env, slot, info["admissible_actions"]), prompt
@@ -172,7 +174,7 @@ def multi_turn_env(
     except ModuleNotFoundError as error:
         if error.name != "verifiers":
             raise
-        raise ImportError("a MultiTurnEnv needs verifiers: pip install 'opid-gym[verifiers]'") from None
+        raise missing_extra("a MultiTurnEnv", "verifiers", "verifiers") from None
     from datasets import Dataset
 
     world = make_envs(env, 1, **arguments).world

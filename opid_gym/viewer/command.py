@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Lock
+from socket import SHUT_RDWR
+from threading import Lock, Timer
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from opid_gym.console import talk
+from opid_gym.files import write_file
+from opid_gym.patience import REQUEST_SECONDS
 from opid_gym.viewer.page import build_page
 from opid_gym.viewer.reading import Collection, files_in, read_folder
 
 _HOST = "127.0.0.1"
 _PROBLEMS_SHOWN = 5
-
-talk = Console(stderr=True, highlight=False)
 
 
 def view(
@@ -42,7 +44,7 @@ def view(
     if len(problems) > _PROBLEMS_SHOWN:
         talk.print(f"... and {len(problems) - _PROBLEMS_SHOWN} more, listed in the page", style="yellow")
     if out is not None:
-        out.write_bytes(page)
+        write_file(out, page)
         talk.print(f"written to {out}", markup=False, soft_wrap=True)
     if serve:
         try:
@@ -53,6 +55,15 @@ def view(
             print(f"http://{_HOST}:{server.server_port}/", flush=True)
             talk.print("Reload the page to see what was written since; Ctrl-C ends.")
             server.serve_forever()
+
+
+def write_page(folder: Path, out: Path) -> None:
+    """Write the page of a folder to a file.
+
+    Raises:
+        ValueError: see `read_folder`.
+    """
+    write_file(out, build_page(read_folder(folder)))
 
 
 class Source:
@@ -81,12 +92,31 @@ class Source:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    timeout = REQUEST_SECONDS  # that the client may take to send something, or to read the page
+
     def __init__(self, source: Source, *args: object) -> None:
         self._source = source
         super().__init__(*args)  # type: ignore[arg-type]
 
+    def handle(self) -> None:
+        """Answer a request, if it is there in time as a whole."""
+        self._limit = Timer(self.timeout, self._give_up)
+        self._limit.daemon = True
+        self._limit.start()
+        try:
+            super().handle()
+        except OSError:  # the client is gone
+            self.close_connection = True
+        finally:
+            self._limit.cancel()
+
+    def _give_up(self) -> None:
+        with suppress(OSError):
+            self.connection.shutdown(SHUT_RDWR)
+
     def do_GET(self) -> None:
         """The page at ``/``, and nothing anywhere else."""
+        self._limit.cancel()
         # Another site whose name was made to point to this machine must not read runs through somebody's browser.
         if (self.headers["Host"] or "").rpartition(":")[0] not in (_HOST, "localhost"):
             self.send_error(403)

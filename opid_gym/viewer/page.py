@@ -25,6 +25,7 @@ import numpy as np
 from opid_gym.bench.statistics import success_rate
 from opid_gym.trajectory import Step
 from opid_gym.viewer.reading import Collection, Run
+from opid_gym.world import describe_source
 
 # In the order in which each may use those before it.
 _SCRIPTS = ("data", "text", "tokens", "charts", "overview", "list", "trajectory", "app")
@@ -66,13 +67,19 @@ def _describe_run(run: Run) -> dict[str, Any]:
     success = {name: _rates(record) for name, record in run.evaluations.items()}
     if run.episodes:
         success["results"] = _count(
-            (str(e["task_id"]), str(e.get("task_type", "")), bool(e.get("success"))) for e in run.episodes
+            (str(e["task_id"]), str(e.get("task_type", "")), bool(e.get("success")), _number(e.get("episode_return")))
+            for e in run.episodes
         )
     else:
         trajectories = run.trajectories.values()
-        success["recorded episodes"] = _count((t.task_id, t.task_type, bool(t.success)) for t in trajectories)
+        success["recorded episodes"] = _count(
+            (t.task_id, t.task_type, bool(t.success), t.episode_return) for t in trajectories
+        )
     return {
         "name": run.name,
+        "agent": run.agent,
+        "env": run.env,
+        "source": describe_source(run.source),
         "recipe": run.recipe,
         "versions": run.versions,
         "metrics": run.metrics,
@@ -103,6 +110,7 @@ def _rows(number: int, run: Run) -> Iterator[tuple[dict[str, Any], dict[str, Any
             **{
                 name: text for name in ("episode_summary", "episode_skill") if isinstance(text := skills.get(name), str)
             },
+            "workflow": [str(phrase) for phrase in trajectory.workflow or ()],
             "env_id": trajectory.env_id,
             "metadata": {
                 name: value
@@ -125,12 +133,28 @@ def _step(step: Step) -> dict[str, Any]:
         "invalid": None if step.valid else step.invalid_reason or "no reason given",
         "skills": {k: v for k, v in skills.items() if isinstance(v, str)} if isinstance(skills, dict) else None,
         "tokens": _tokens(step),
+        "hindsight": _hindsight(step),
     }
     return {key: value for key, value in record.items() if value not in (None, {})}
 
 
+def _hindsight(step: Step) -> dict[str, Any]:
+    """What there is to say of the step; nothing where it went well and reached nothing in particular."""
+    told = step.hindsight
+    if told is None:
+        return {}
+    record = {
+        "better": told.better,
+        "decisive": bool(told.decisive),
+        "wasted": bool(told.wasted),
+        "reason": told.reason,
+        "reached": [str(goal) for goal in told.reached],
+    }
+    return {key: value for key, value in record.items() if value}
+
+
 def _tokens(step: Step) -> dict[str, Any] | None:
-    """The step's tokens if they have the form that a learner writes: lists of equal length, texts and numbers."""
+    """The step's tokens if they have the form that an algorithm writes: lists of equal length, texts and numbers."""
     tokens = step.data.get("tokens")
     if not isinstance(tokens, Mapping):
         return None
@@ -172,17 +196,24 @@ class _Scale:
         }
 
 
-def _count(episodes: Iterable[tuple[str, str, bool]]) -> list[dict[str, Any]]:
-    """Success by task type, and of all, of episodes as task id, task type and outcome.
+def _count(episodes: Iterable[tuple[str, str, bool, float | None]]) -> list[dict[str, Any]]:
+    """Success and mean return by task type, and of all, of episodes as task id, task type, outcome and return.
 
     Episodes of one task are not independent, so intervals are over tasks (`opid_gym.bench.statistics.success_rate`).
     """
     groups: dict[str, dict[str, list[bool]]] = {}
-    for task_id, task_type, success in episodes:
+    returns: dict[str, list[float | None]] = {}
+    for task_id, task_type, success, earned in episodes:
         for name in {task_type, "all"}:
             groups.setdefault(name, {}).setdefault(task_id, []).append(success)
+            returns.setdefault(name, []).append(earned)
     return [
-        {"type": name, "episodes": sum(map(len, tasks.values())), **asdict(success_rate([*tasks.values()]))}
+        {
+            "type": name,
+            "episodes": sum(map(len, tasks.values())),
+            "return": _mean(returns[name]),
+            **asdict(success_rate([*tasks.values()])),
+        }
         for name, tasks in sorted(groups.items(), key=lambda group: (group[0] == "all", group[0]))
     ]
 
@@ -190,13 +221,26 @@ def _count(episodes: Iterable[tuple[str, str, bool]]) -> list[dict[str, Any]]:
 def _rates(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`Evaluation.to_dict` as `_count` gives it."""
     success = evaluation.get("success")
-    total = {"episodes": evaluation.get("episodes"), **(success if isinstance(success, dict) else {})}
+    total = {
+        "episodes": evaluation.get("episodes"),
+        "return": _number(evaluation.get("mean_return")),
+        **(success if isinstance(success, dict) else {}),
+    }
     wanted = ("episodes", "estimate", "low", "high")
     return [
-        {"type": name, **{key: rate[key] for key in wanted}}
+        {"type": name, "return": rate.get("return"), **{key: rate[key] for key in wanted}}
         for name, rate in [*evaluation["by_task_type"].items(), ("all", total)]
         if isinstance(rate, dict) and all(isinstance(rate.get(key), (int, float)) for key in wanted)
     ]
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(known) / len(known) if known else None
 
 
 def _pack(record: Any) -> str:

@@ -436,8 +436,9 @@ TYPE_NAMES: Mapping[str, str] = MappingProxyType(
 
 
 def likelihood(receptacle_type: str, object_type: str) -> int:
-    """How likely one such thing is to be found in one such receptacle, as an integer weight; 0 where it does
-    not fit.
+    """How likely one such thing is to be found in one such receptacle, as an integer weight.
+
+    The weight is 0 where the thing does not fit.
 
     Both names as ALFRED spells them. The generator places by these weights and the searching expert searches
     by them, as people do: by what is usual, and by how much a place holds.

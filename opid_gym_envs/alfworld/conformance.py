@@ -1,8 +1,8 @@
 """Whether a game file states the rules the engine implements.
 
-The rules of a file are brought to a normal form in which spelling does not count: comments, letter case, white space,
-the order of the members of a conjunction, names of helper rules in the grammar, rules nothing refers to. What is left
-either equals the normal form of our own rules (`opid_gym_envs.alfworld.rules`), or the file asks for something the
+The rules of a file are brought to a normal form that ignores spelling: comments, letter case, white space, the order
+of the members of a conjunction, the names of helper rules in the grammar, and rules that nothing refers to. Either the
+result equals the normal form of our own rules (`opid_gym_envs.alfworld.rules`), or the file asks for something that the
 engine does not do, and ``RulesError`` names the action.
 """
 
@@ -129,7 +129,7 @@ def _normal_condition(condition: Expression, types: set[str]) -> Any:
         return next(iter(members)) if len(members) == 1 else (head, frozenset(members))
     if head == "exists" and len(condition) == 3:
         variables = _typed_list(condition[1])
-        # The original domain has such a slip ("location," with a comma): nothing has that type, so the
+        # Stock's domain has such a slip ("location," with a comma): nothing has that type, so the
         # quantifier is false, which is why visible objects can never be examined.
         if any(kind not in types for _, kind in variables):
             return ("or", frozenset())
@@ -138,7 +138,7 @@ def _normal_condition(condition: Expression, types: set[str]) -> Any:
 
 
 def _collect_effects(effect: Expression, types: set[str], into: set[Any]) -> None:
-    if not effect or effect[0] == "increase":  # costs guide the original's planner and change nothing in play
+    if not effect or effect[0] == "increase":  # costs guide stock's planner and change nothing in play
         return
     if effect[0] == "and":
         for part in effect[1:]:
@@ -282,7 +282,7 @@ def _expand(rules: _Rules, text: str, stop: frozenset[str] | set[str] = frozense
         elif part != ("text", ""):
             parts.append(part)
 
-    # White space at the very beginning of a right-hand side is lost in the original's reader.
+    # White space at the very beginning of a right-hand side is lost in stock's reader.
     for match in _SYMBOL.finditer(text.lstrip()):
         kind, found = match.lastgroup, match.group()
         if kind == "text":

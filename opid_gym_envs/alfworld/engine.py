@@ -425,7 +425,7 @@ class Engine:
 
 
 def _listing(names: list[str]) -> str:
-    """ "a x", "a x, and a y", "a x, a y, and a z", or "nothing"."""
+    """Names as the game lists them: "a x", "a x, and a y", "a x, a y, and a z", or "nothing"."""
     if len(names) > 1:
         return f"{', '.join(names[:-1])}, and {names[-1]}"
     return names[0] if names else "nothing"

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from opid_gym.data import data_home
-from opid_gym.hindsight import StepProgress
-from opid_gym.trajectory import Trajectory
+from opid_gym.trajectory import StepHindsight, Trajectory
 from opid_gym.world import Task, Turn, World
 from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.expert import Unsolvable, solve
@@ -18,26 +17,33 @@ from opid_gym_envs.alfworld.hindsight import hindsight
 from opid_gym_envs.alfworld.library import GameLibrary, find_split, generated_games, given_games, official_games
 from opid_gym_envs.alfworld.problem import GameFileError, task_type_beside
 from opid_gym_envs.alfworld.stock import StockEngine
+from opid_gym_envs.alfworld.workflow import workflow
 
 BACKENDS = ("native", "textworld")
 
-# Compiled games kept for replay. A real-size game takes a fraction of a megabyte, so this bounds a run over
-# thousands of games.
+# Compiled games kept for replay. A game of real size takes a fraction of a megabyte, so this bounds the memory of a
+# run over thousands of games.
 KEPT_GAMES = 256
 
-
-# Where stock keeps its data if nobody says otherwise.
+# Where stock keeps its data unless $ALFWORLD_DATA names another folder.
 STOCK_CACHE = Path("~/.cache/alfworld")
 
 
 class Player(Protocol):
     """One game being played: the native engine, or stock behind the same four members."""
 
-    def reset(self) -> str: ...
-    def step(self, command: str) -> str: ...
-    def admissible_commands(self) -> tuple[str, ...]: ...
+    def reset(self) -> str:
+        """Begin the game anew; returns the first observation."""
+
+    def step(self, command: str) -> str:
+        """Give one command; returns what the game answers."""
+
+    def admissible_commands(self) -> tuple[str, ...]:
+        """The commands that the game understands now."""
+
     @property
-    def won(self) -> bool: ...
+    def won(self) -> bool:
+        """Whether the task is solved."""
 
 
 class ALFWorld(World):
@@ -46,26 +52,39 @@ class ALFWorld(World):
     Where the games come from:
 
     - ``games=[paths]``: these ``game.tw-pddl`` files;
-    - ``data_dir=DIR`` or ``$ALFWORLD_DATA``: a split of the official data, with stock's filters;
-    - neither, or ``size=`` given: generated games (see `opid_gym_envs.alfworld.generator`).
+    - ``data_dir=DIR``, ``$ALFWORLD_DATA``, or stock's own folder ``~/.cache/alfworld`` if the split is there: a split
+      of the official data, with stock's filters;
+    - none of these, or ``size=`` given: generated games (see `opid_gym_envs.alfworld.generator`).
 
     The reward is 1.0 on the step that solves the task, which ends the episode, and 0.0 elsewhere. A command that
     stock does not understand answers "Nothing happens." and counts as a step.
 
+    Attributes:
+        source: ``given``, ``official`` or ``generated``. The ids of generated games begin with ``generated/``.
+        data: the folder of the files; None for generated games.
+        skipped: reason -> ids of the official trials that are left out for it, as stock does.
+
     Args:
-        games: paths of game files.
+        games: paths of game files, or of folders that hold a ``game.tw-pddl``.
         split: ``train``, ``valid_seen`` or ``valid_unseen``; None: ``train``.
         data_dir: folder of the official data.
-        size: of generated games: ``real`` (20-40 receptacles) or ``small`` (6-10, for learning on a CPU in minutes).
+        size: size of generated games: ``real`` (20-40 receptacles) or ``small`` (6-10, for learning on a CPU in
+            minutes).
         task_types: play only these of the six task types; None: all.
-        count: how many generated games; None: as many as the official split has.
+        count: number of games. Of generated games the first ones, before `task_types` filters (None: as many as the
+            official split has); of given games the first ones; of official games ones spread evenly over the split.
         backend: ``native``, or ``textworld`` to run stock itself (needs ``pip install opid-gym[stock]``).
 
     Raises:
         ValueError: an argument is not allowed; the message names it and what is.
         FileNotFoundError: a game or folder is not there.
-        GameFileError: a game file cannot be read.
+        GameFileError: game files are broken, or have rules that the native engine does not play; names each file.
     """
+
+    action_help: ClassVar[str] = (
+        "Tasks say put, but the action is: move OBJECT to PLACE. "
+        "(Games of older ALFWorld data use: put OBJECT in/on PLACE. The possible actions show which.)"
+    )
 
     def __init__(
         self,
@@ -83,15 +102,18 @@ class ALFWorld(World):
             raise ValueError("games= names the game files themselves: give it without split=, data_dir= or size=")
         if data_dir is not None and size is not None:
             raise ValueError("size= is for generated games and data_dir= for official ones: give one of them")
-        folder = _official_folder(data_dir, split or "train") if games is None and size is None else None
+        split = split or "train"
+        native = backend == "native"
         self.library: GameLibrary
         if games is not None:
-            self.library = given_games(games, task_types)
-        elif folder is not None:
-            self.library = official_games(folder, split or "train", task_types)
+            self.library = given_games(games, task_types, count, check_rules=native)
+        elif size is None and (folder := _official_folder(data_dir, split)) is not None:
+            self.library = official_games(folder, split, task_types, count, check_rules=native)
         else:
-            self.library = generated_games(split or "train", size or "real", task_types, count)
+            self.library = generated_games(split, size or "real", task_types, count)
         self.task_ids = self.library.ids
+        self.source, self.data = self.library.source, self.library.data
+        self.skipped = self.library.skipped
         self.backend = backend
         self._compiled: OrderedDict[str, tuple[Game, Task]] = OrderedDict()
         self._players: dict[int, Player] = {}
@@ -130,7 +152,7 @@ class ALFWorld(World):
         return turns
 
     def expert_actions(self, slots: Sequence[int]) -> list[str]:
-        """See `World.expert_actions`; "look" where nothing solves the task any more."""
+        """See `World.expert_actions`; "look" where the task is solved, or nothing can solve it any more."""
         actions = []
         for slot in slots:
             if not self._plans.get(slot):
@@ -138,20 +160,37 @@ class ALFWorld(World):
                 if not isinstance(player, Engine):
                     raise NotImplementedError("the expert plans on the native engine: use backend='native'")
                 try:
-                    self._plans[slot] = solve(player)
+                    self._plans[slot] = solve(player) or ["look"]
                 except Unsolvable:
                     self._plans[slot] = ["look"]
             actions.append(self._plans[slot][0])
         return actions
 
-    def hindsight(self, trajectory: Trajectory) -> list[StepProgress]:
+    def hindsight(self, trajectory: Trajectory) -> list[StepHindsight]:
         """See `opid_gym_envs.alfworld.hindsight`."""
         return hindsight(trajectory)
+
+    def workflow(self, trajectory: Trajectory) -> list[str]:
+        """See `opid_gym_envs.alfworld.workflow`."""
+        return workflow(trajectory) if trajectory.success else []
 
     def close(self) -> None:
         """Forget the games; stock's are closed."""
         for slot in list(self._players):
             self._end(slot)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle takes along: everything but the kept games, which are compiled again when needed.
+
+        Raises:
+            TypeError: the world plays on stock, whose games live in the planner's library.
+        """
+        if self.backend != "native":
+            raise TypeError(
+                f"an ALFWorld with backend={self.backend!r} cannot be copied or pickled: its games live inside the "
+                "planner's library; backend='native' can"
+            )
+        return self.__dict__ | {"_compiled": OrderedDict()}
 
     def _end(self, slot: int) -> None:
         player = self._players.pop(slot, None)
@@ -177,7 +216,7 @@ class ALFWorld(World):
         try:
             problem = self.library.load(task_id)
         except GameFileError:
-            # Stock plays games whose rules our own reader refuses; they are what this backend is for.
+            # Stock plays games whose rules our own reader refuses: this backend is for them.
             path = self.library.path(task_id)
             text = introduction.rpartition("Your task is to: ")[2].removesuffix(".")
             return Task(task_id, (path and task_type_beside(path)) or "unknown", text)
@@ -185,8 +224,11 @@ class ALFWorld(World):
 
 
 def _official_folder(data_dir: str | Path | None, split: str) -> Path | None:
+    """The folder of official data to play from; None if there is none."""
     folder = data_home("ALFWORLD_DATA", data_dir)
-    # Merely importing stock ALFWorld makes this empty folder and points the variable at it: that is nobody's wish.
-    if data_dir is None and folder == STOCK_CACHE.expanduser() and find_split(folder, split) is None:
-        return None
+    default = STOCK_CACHE.expanduser()
+    # Merely importing stock sets the variable to its default folder and makes it, empty. So that what is played does
+    # not depend on that import, the variable with this value means the same as no variable: play what is there.
+    if data_dir is None and folder in (None, default):
+        return default if find_split(default, split) else None
     return folder

@@ -197,9 +197,10 @@ class _Actor:
         self.plan: list[str] = []
 
     def bring_about(self, case: Case) -> None:
-        """Do what the case asks for, in an order in which nothing done is undone: things in places, then
-        doors, then the thing in
-        the hands, then lamps, and last where to stand."""
+        """Do what the case asks for, in an order in which nothing done is undone.
+
+        Things in places come first, then doors, then the thing in the hands, then lamps, and last where to stand.
+        """
         state = self.state
         marks: dict[int, int] = {}
         homes: dict[int, int] = {}

@@ -14,11 +14,8 @@ from opid_gym_envs.alfworld.catalogue import TYPE_NAMES
 from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.expert import Unsolvable, solve
 from opid_gym_envs.alfworld.game import Game
-from opid_gym_envs.alfworld.problem import Formula, Problem
+from opid_gym_envs.alfworld.problem import GAME_FILE, TRAJECTORY_FILE, Formula, Problem
 from opid_gym_envs.alfworld.rules import PREDICATES, domain_text, grammar_text
-
-GAME_FILE = "game.tw-pddl"
-TRAJECTORY_FILE = "traj_data.json"
 
 
 def game_file(problem: Problem) -> dict[str, Any]:

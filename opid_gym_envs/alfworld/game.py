@@ -1,7 +1,7 @@
-"""A problem compiled for play: ids become small integers, names and texts that never change are made once.
+"""A problem compiled for play: ids become small integers, and names and texts that never change are made once.
 
 A ``Game`` is shared by all episodes of the same problem and never changes; an ``Engine`` holds what one episode
-changes. Numbers follow the sorted ids, because the original lists everything in the order of ids: a sorted tuple of
+changes. Numbers follow the sorted ids, because stock lists everything in the order of ids: a sorted tuple of
 numbers is already in the order of the text.
 """
 
@@ -79,11 +79,12 @@ class Game:
         stations: receptacle -> bits SINK, MICROWAVE and FRIDGE.
         accepts: receptacle -> the objects that may be put there.
         properties: object -> bits like PICKUPABLE.
-        inside: object -> the objects listed when it is examined as a container; has only those with any.
+        inside: object -> the objects listed when it is examined as a container; objects with none are left out.
         start: the part of the initial state that play can change.
         go_to: "go to x" -> receptacle.
-        put_command, put_feedback: how putting is typed and answered, with ``{o}`` and ``{r}`` for the names.
-        goal: tells of an engine whether the goal holds.
+        put_command, put_feedback: the command that puts an object down, and its answer, with ``{o}`` and ``{r}`` for
+            the names.
+        goal: function of an engine: whether the goal holds.
         goal_cases: the goal as a formula without quantifiers over changeable facts, see `ground`.
         watched: the changeable predicates the goal depends on.
     """
@@ -142,14 +143,14 @@ class Game:
         self.openable = tuple(receptacle in openable for receptacle in range(len(self.receptacles)))
         self.stations, self.accepts = facts.stations(), facts.accepted()
         self.properties = facts.bits(_PROPERTIES, facts.knives())
-        # An object cannot be listed as inside itself: the original gives one thing one part in a description.
+        # An object cannot be listed as inside itself: in a description stock gives each thing one part.
         inside = facts.related("inreceptacleobject", len(self.objects), backwards=True)
         self.inside = {
             outer: tuple(inner for inner in things if inner != outer) for outer, things in enumerate(inside) if things
         }
         self.start = facts.start()
 
-        # Names are unique but for oddly formed ids; of two that share one, the first goes.
+        # Names are unique except for oddly formed ids; of two receptacles that share a name, it means the first.
         there = [receptacle for receptacle in range(len(self.receptacles)) if self.places[receptacle]]
         self.go_to = {f"go to {self.receptacle_names[receptacle]}": receptacle for receptacle in reversed(there)}
         self.put_command, self.put_feedback = problem.dialect.put_command, problem.dialect.put_feedback
@@ -162,6 +163,18 @@ class Game:
             raise GameFileError(f"{problem.id}: {error}") from None
         self.watched = frozenset(atom[0] for atom in atoms(self.goal_cases))
         self.goal = compile_goal(self.goal_cases, facts.test)
+
+    def __reduce__(self) -> tuple[Callable[[Problem], Game], tuple[Problem]]:
+        """A pickle holds the problem, which is compiled again: a compiled goal is made of functions without names."""
+        return Game.compile, (self.problem,)
+
+    def __copy__(self) -> Game:
+        """The game itself, as it never changes."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Game:
+        """The game itself, as it never changes."""
+        return self
 
     def go_block(self, here: int) -> tuple[str, ...]:
         """The sorted "go to" commands available at a location (each to a receptacle that is elsewhere)."""
@@ -313,13 +326,13 @@ _TESTS: dict[str, Callable[..., Test]] = {
 
 
 def demangle(ids: Iterable[str], source: str) -> dict[str, str]:
-    """Give every id the name the player reads: its kind and a number, counting down along the sorted ids.
+    """Give every id the name that the player reads: its kind and a number, which counts down along the sorted ids.
 
     >>> demangle(["mug_bar_1", "mug_bar_2", "sink_bar_1_bar_sinkbasin"], "example")
     {'mug_bar_1': 'mug 2', 'mug_bar_2': 'mug 1', 'sink_bar_1_bar_sinkbasin': 'sinkbasin 1'}
 
     Raises:
-        GameFileError: an id cannot be named; the original fails on it, too.
+        GameFileError: an id cannot be turned into a name; stock fails on it, too.
     """
     ordered = sorted(set(ids))
     left = Counter(_kind(name.split("_bar_", 1)[0], name) for name in ordered if "_bar_" in name)

@@ -1,5 +1,4 @@
-"""Household games from a seed: as large as the official ones, or small enough to learn on a laptop in
-minutes.
+"""Household games from a seed, as large as the official ones or small enough to learn on a laptop in minutes.
 
 Every game is a pure function of its arguments, equal on every machine and every Python from 3.11 on: all
 chance comes from `random.Random.random`, seeded with a text, the one stream Python promises to keep. Nothing

@@ -1,14 +1,20 @@
-"""Looking back at an episode: what each step achieved, read off its text alone.
+"""Looking back at an episode: what each step achieved and what would have been better, read off its text alone.
 
 Nothing here asks the game. What a trajectory says (task, commands, answers) is what any learner may use, so
 credit given by these records is never privileged. Works for both generations of wording.
+
+What would have been better is what a reader of the same text (`opid_gym_envs.alfworld.searching.SearchingExpert`) would
+have done who followed the episode up to the observation of that step, and no further.
 """
 
 from __future__ import annotations
 
-from opid_gym.hindsight import StepProgress
-from opid_gym.trajectory import Trajectory
-from opid_gym_envs.alfworld.reading import Reading, Wish, read_observation, read_task, type_of
+import random
+from dataclasses import replace
+
+from opid_gym.trajectory import Step, StepHindsight, Trajectory
+from opid_gym_envs.alfworld.reading import Reading, Wish, read_observation, read_task, type_of, without_numbers
+from opid_gym_envs.alfworld.searching import Advice, Purpose, SearchingExpert
 
 SUBGOALS: tuple[str, ...] = (
     "found the target",
@@ -24,36 +30,92 @@ SUBGOALS: tuple[str, ...] = (
     "turned on the lamp",
     "won",
 )
-"""Everything `StepProgress.reached` can hold here. Which of them a task has depends on its type; all have the last."""
+"""Everything `StepHindsight.reached` can hold here. Which of them a task has depends on its type; all have the last."""
 
 _DONE = {"clean": "cleaned the target", "heat": "heated the target", "cool": "cooled the target"}
 _OPPOSITE = {"heat": "cool", "cool": "heat"}
 
+_REASONS: dict[Purpose, str] = {
+    "take": "The {thing} is wanted, was in sight and could be taken.",
+    "put": "The {thing} was in the hand and could be put where it belongs, {place}.",
+    "treat": "The {thing} was in the hand, and {place} was there to {verb} it with.",
+    "light": "The {thing} was within reach and could be turned on.",
+    "free": "A wanted thing was in sight, but the hand was full: the {thing} could be put down.",
+    "fetch": "The {thing} had been seen before, at {place}.",
+    "bring": "The {thing} was in the hand and is needed at {place}.",
+    "search": "This could tell nothing new, and {place} had not been looked at.",
+    "tidy": "The {thing} in the hand is not wanted and could be put away.",
+}
+_DECISIVE: tuple[Purpose, ...] = ("take", "put", "treat", "light", "free")
 
-def hindsight(trajectory: Trajectory) -> list[StepProgress]:
-    """What each step of an episode achieved.
 
-    A step changes the state if the agent moved or anything else is different after it. It is wasted if
-    nothing is, and the answer tells
-    nothing that was not known: "Nothing happens.", a second look, examining what lies open to the eye,
-        heating
-    what is hot. Sub-goals count once, in the step that first reaches them.
+def hindsight(trajectory: Trajectory) -> list[StepHindsight]:
+    """What each step of an episode achieved, and what would have been better.
+
+    A step changes the state if the agent moved or anything else is different after it. It is wasted if nothing is, and
+    the answer tells nothing that was not known: "Nothing happens.", a second look, examining what lies open to the eye,
+    heating what is hot. Sub-goals count once, in the step that first reaches them.
+
+    `better` is told where the reader would have done something else and knew why: the wanted thing was in sight or in
+    the hand, or its place was known; or the step itself could tell nothing new (a command that is not admissible, a
+    place seen before). Where both only searched on, neither is better. It is decisive where the wanted thing itself
+    could be handled at once: taken, put where it belongs, cleaned, heated, cooled, looked at under the lamp; also where
+    the hand could be freed for a wanted thing in sight. `better` and `decisive` need the record up to the step's
+    observation and its action, and nothing after.
 
     Args:
         trajectory: a finished episode of an ALFWorld game. If its task is not worded like a template (human
-            annotations are not), the only sub-goal told is "won".
+            annotations are not), the only sub-goal told is "won" and nothing is told to have been better; neither is it
+            at steps whose admissible actions are not known.
 
     Returns:
         One record for each step, in order; `reached` holds words of `SUBGOALS`.
     """
-    memory = _Memory(_wish_of(trajectory))
-    progress = []
+    wish = _wish_of(trajectory)
+    # One order of search for all rollouts of a task.
+    reader = SearchingExpert(trajectory.task, random.Random(trajectory.task_id)) if wish else None
+    memory = _Memory(wish)
+    told = []
     for number, step in enumerate(trajectory.steps):
         if number == 0:
             memory.texts.add(step.observation)
         won = trajectory.success and number == len(trajectory.steps) - 1
-        progress.append(memory.judge(step.action.strip(), step.next_observation, won))
-    return progress
+        achieved = memory.judge(step.action.strip(), step.next_observation, won)
+        if reader is not None and step.admissible_actions is not None:
+            achieved = _advised(achieved, step, reader, won)
+        if achieved.wasted and not achieved.reason:
+            achieved = replace(achieved, reason="This changed nothing and told nothing new.")
+        told.append(achieved)
+    return told
+
+
+def _advised(achieved: StepHindsight, step: Step, reader: SearchingExpert, won: bool) -> StepHindsight:
+    """A step's record with what the reader would have done, where that was better."""
+    advice = reader.advise(step.observation, step.admissible_actions or ())
+    action = step.action.strip()
+    if won or advice.purpose == "rest" or _as_good(action, advice, reader.wish):
+        return achieved
+    aimless = advice.purpose in ("search", "tidy")
+    if aimless and action in (step.admissible_actions or ()) and _is_promising(action, reader):
+        return achieved
+    reason = _REASONS[advice.purpose].format(thing=advice.thing, place=advice.place, verb=reader.wish.verb)
+    return replace(achieved, better=advice.action, decisive=advice.purpose in _DECISIVE, reason=reason)
+
+
+def _as_good(action: str, advice: Advice, wish: Wish) -> bool:
+    """Whether an action does the same as the advice, with the same thing or another one of its type."""
+    if action == advice.action:
+        return True
+    # The second of two things has to go where the first one is.
+    any_place = advice.purpose in ("take", "treat", "bring") or (advice.purpose == "put" and wish.count == 1)
+    return any_place and without_numbers(action) == without_numbers(advice.action)
+
+
+def _is_promising(action: str, reader: SearchingExpert) -> bool:
+    """Whether an action looks somewhere new, or frees the hand."""
+    if action.startswith("go to "):
+        return not reader.has_seen(action.removeprefix("go to "))
+    return action.startswith(("open ", "move ", "put "))
 
 
 def _wish_of(trajectory: Trajectory) -> Wish | None:
@@ -74,7 +136,7 @@ class _Memory:
         self.marks: set[tuple[str, str]] = set()  # (verb, thing) that holds now
         self.reached: set[str] = set()
 
-    def judge(self, action: str, answer: str, won: bool) -> StepProgress:
+    def judge(self, action: str, answer: str, won: bool) -> StepHindsight:
         """Take in one step and say what it was worth."""
         news = read_observation(answer)
         new = answer not in self.texts
@@ -88,7 +150,7 @@ class _Memory:
             reached.append("won")
         fresh = tuple(goal for goal in dict.fromkeys(reached) if goal not in self.reached)
         self.reached.update(fresh)
-        return StepProgress(changed, fresh, wasted=not (changed or told or fresh) or news.nothing_happened)
+        return StepHindsight(changed, fresh, wasted=not (changed or told or fresh) or news.nothing_happened)
 
     def _tells_news(self, news: Reading) -> bool:
         return any(self.contents.get(r) != set(things) for r, things in news.seen.items()) or any(

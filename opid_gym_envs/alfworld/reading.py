@@ -1,5 +1,4 @@
-"""Understanding the game's sentences: what a task asks, and what an observation says has happened or is to be
-seen.
+"""Understanding the game's sentences: what a task asks, what has happened and what is to be seen.
 
 Everything an observer can know of a game stands in its text, in both generations of wording. The searching
 expert and the look back at a trajectory (`hindsight`) both start from here, so that neither needs the game
@@ -11,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from opid_gym_envs.alfworld.catalogue import TASK_TEMPLATES
 
@@ -102,6 +102,7 @@ class Reading:
     carrying: tuple[str, ...] | None = None
 
 
+_NUMBER = re.compile(r"\s+\d+\b")
 _NAME = r"(\w+(?: \d+)?)"
 _TASK = re.compile(r"Your task is to: (.+)\.\s*$")
 _SEEN = re.compile(rf"(?:On the {_NAME}|The {_NAME} is open\. In it), you see ([^.]*)\.")
@@ -115,6 +116,7 @@ _OPENED = re.compile(rf"You open the {_NAME}\.")
 _CARRYING = re.compile(r"You are (?:carrying: ([^.]*)|not carrying anything)\.")
 
 
+@lru_cache(maxsize=4096)
 def read_observation(text: str) -> Reading:
     """Read one observation of either generation of text; what is not recognised is left out."""
     task = _TASK.search(text)
@@ -149,6 +151,12 @@ def read_list(words: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+@lru_cache(maxsize=4096)
 def type_of(name: str) -> str:
     """The type in a numbered name: ``"mug 1"`` -> ``"mug"``."""
     return name.rpartition(" ")[0] or name
+
+
+def without_numbers(text: str) -> str:
+    """Kinds of things instead of the instances: ``"take mug 1 from desk 2"`` -> ``"take mug from desk"``."""
+    return _NUMBER.sub("", text)

@@ -1,5 +1,4 @@
-"""An expert that knows no more than the player: it reads, searches where things usually are, and never
-cheats.
+"""An expert that knows no more than the player: it reads, searches where things usually are, and never cheats.
 
 Its choices depend on the text alone, so a policy that reads the same text can imitate them; demonstrations by
 a planner that knows what is in every drawer (`opid_gym_envs.alfworld.expert.solve`) walk straight to things
@@ -10,12 +9,61 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 from opid_gym_envs.alfworld.catalogue import APPLIANCE, CAN_CONTAIN, OPENABLE, TYPE_NAMES, likelihood
 from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.reading import Wish, read_observation, read_task, type_of
 
 _RECEPTACLE_TYPES = frozenset(name.lower() for name in CAN_CONTAIN)
+
+Purpose = Literal["take", "put", "treat", "light", "free", "fetch", "bring", "search", "tidy", "rest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """A command and what it is for.
+
+    Attributes:
+        action: the command.
+        purpose: ``take`` the wanted thing, ``put`` it where it belongs, ``treat`` it (clean, heat, cool), ``light`` the
+            lamp; ``free`` the hand while a wanted thing is in sight; go and ``fetch`` what was seen somewhere;
+            ``bring`` what is in the hand to where it is needed; ``search``; ``tidy`` away what is not wanted; ``rest``,
+            as there is nothing left to do.
+        thing: what it is about; "" where nothing is known yet.
+        place: the receptacle it leads to; "" where there is none.
+    """
+
+    action: str
+    purpose: Purpose
+    thing: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Offered:
+    """What the commands that a game would accept tell of it."""
+
+    commands: frozenset[str]
+    receptacles: tuple[str, ...]
+    held: str | None
+
+
+@lru_cache(maxsize=4096)
+def _read_commands(admissible: tuple[str, ...]) -> _Offered:
+    receptacles: list[str] = []
+    held = None
+    for command in admissible:
+        verb, _, name = command.partition(" ")
+        if command.startswith("go to "):
+            receptacles.append(command.removeprefix("go to "))
+        elif verb == "examine" and type_of(name) in _RECEPTACLE_TYPES:
+            receptacles.append(name)
+        elif verb == "examine":  # of things, only the one in the hands can be examined
+            held = name
+    return _Offered(frozenset(admissible), tuple(receptacles), held)
 
 
 class SearchingExpert:
@@ -60,24 +108,32 @@ class SearchingExpert:
         Returns:
             One of `admissible`; "look" if there is nothing left to do.
         """
-        commands = set(admissible)
-        self._observe(observation, admissible)
-        here = [name for name in self._whims if f"examine {name}" in commands]
-        if self._held is None:
-            return self._fetch(commands, here) or self._search(self.wish.object_type, commands, here) or "look"
-        if type_of(self._held) == self.wish.object_type and self._held not in self._unfit:
-            return self._deliver(self._held, commands, here) or self._put_away(self._held, commands, here) or "look"
-        return self._put_away(self._held, commands, here) or "look"
+        return self.advise(observation, admissible).action
 
-    def _observe(self, observation: str, admissible: Sequence[str]) -> None:
-        for command in admissible:
-            verb, _, name = command.partition(" ")
-            if command.startswith("go to "):
-                self._meet(command.removeprefix("go to "))
-            elif verb == "examine" and type_of(name) in _RECEPTACLE_TYPES:
-                self._meet(name)
-            elif verb == "examine":  # of things, only the one in the hands can be examined
-                self._held = name
+    def advise(self, observation: str, admissible: Sequence[str]) -> Advice:
+        """As `act`, with what the command is for."""
+        offered = _read_commands(tuple(admissible))
+        commands = offered.commands
+        self._observe(observation, offered)
+        here = [name for name in self._whims if f"examine {name}" in commands]
+        found: Advice | None
+        if self._held is None:
+            found = self._fetch(commands, here) or self._search(self.wish.object_type, commands, here)
+        elif type_of(self._held) == self.wish.object_type and self._held not in self._unfit:
+            found = self._deliver(self._held, commands, here) or self._put_away(self._held, commands, here)
+        else:
+            found = self._put_away(self._held, commands, here)
+        return found or Advice("look", "rest")
+
+    def has_seen(self, receptacle: str) -> bool:
+        """Whether a text told what is in or on this receptacle."""
+        return receptacle in self._contents
+
+    def _observe(self, observation: str, offered: _Offered) -> None:
+        for name in offered.receptacles:
+            self._meet(name)
+        if offered.held is not None:
+            self._held = offered.held
         news = read_observation(observation)
         for receptacle, things in news.seen.items():
             self._contents[receptacle] = list(things)
@@ -97,24 +153,27 @@ class SearchingExpert:
         if receptacle not in self._whims:
             self._whims[receptacle] = 0.75 + 0.5 * self._rng.random()
 
-    def _fetch(self, commands: set[str], here: list[str]) -> str | None:
-        """Get a wanted thing whose place is known."""
+    def _known(self) -> list[tuple[str, str]]:
+        """(receptacle, wanted thing seen there), but for where things are already where they belong."""
         settled = self._target(None) if self.wish.count > 1 else None
-        known = [
+        return [
             (receptacle, thing)
             for receptacle, things in self._contents.items()
             if receptacle != settled
             for thing in things
             if type_of(thing) == self.wish.object_type and thing not in self._unfit
         ]
-        for receptacle, thing in sorted(known, key=lambda pair: pair[0] not in here):
+
+    def _fetch(self, commands: frozenset[str], here: list[str]) -> Advice | None:
+        """Get a wanted thing whose place is known."""
+        for receptacle, thing in sorted(self._known(), key=lambda pair: pair[0] not in here):
             if f"take {thing} from {receptacle}" in commands:
-                return f"take {thing} from {receptacle}"
+                return Advice(f"take {thing} from {receptacle}", "take", thing, receptacle)
             if receptacle not in here or f"open {receptacle}" in commands:
-                return self._approach(receptacle, commands, here)
+                return self._approach(receptacle, commands, here, "fetch", thing)
         return None
 
-    def _deliver(self, thing: str, commands: set[str], here: list[str]) -> str | None:
+    def _deliver(self, thing: str, commands: frozenset[str], here: list[str]) -> Advice | None:
         """Do what is still to be done with the wanted thing in the hands."""
         wish = self.wish
         if wish.task_type == "look_at_obj_in_light":
@@ -124,21 +183,23 @@ class SearchingExpert:
             options = [name for name in self._whims if type_of(name) == appliance]
             for name in options:
                 if f"{wish.verb} {thing} with {name}" in commands:
-                    return f"{wish.verb} {thing} with {name}"
+                    return Advice(f"{wish.verb} {thing} with {name}", "treat", thing, name)
             if not any(name in here for name in options):
-                return self._approach(options[0], commands, here) if options else None
+                return self._approach(options[0], commands, here, "bring", thing) if options else None
             self._unfit.add(thing)  # the appliance is here and does not take it
             return None
         target = self._target(here)
         if target is None:
             return None
         command = _placing(thing, target, commands)
-        if command or target not in here or f"open {target}" in commands:
-            return command or self._approach(target, commands, here)
+        if command:
+            return Advice(command, "put", thing, target)
+        if target not in here or f"open {target}" in commands:
+            return self._approach(target, commands, here, "bring", thing)
         self._unfit.add(thing)  # the target is here and open and does not take it
         return None
 
-    def _light(self, commands: set[str], here: list[str]) -> str | None:
+    def _light(self, commands: frozenset[str], here: list[str]) -> Advice | None:
         """Bring the thing to a lamp and turn that on."""
         lamps = [
             (receptacle, thing)
@@ -148,9 +209,9 @@ class SearchingExpert:
         ]
         for receptacle, lamp in lamps:
             if receptacle in here and f"use {lamp}" in commands:
-                return f"use {lamp}"
+                return Advice(f"use {lamp}", "light", lamp, receptacle)
         if lamps:
-            return self._approach(lamps[0][0], commands, here)
+            return self._approach(lamps[0][0], commands, here, "fetch", lamps[0][1])
         return self._search(self.wish.target_type, commands, here)
 
     def _target(self, here: list[str] | None) -> str | None:
@@ -163,12 +224,13 @@ class SearchingExpert:
         options = [name for name in self._whims if type_of(name) == self.wish.target_type]
         return max(options, key=merit, default=None)
 
-    def _search(self, type_: str, commands: set[str], here: list[str]) -> str | None:
+    def _search(self, type_: str, commands: frozenset[str], here: list[str]) -> Advice | None:
         """Look somewhere new for a thing of this type."""
         unseen = [name for name in self._whims if name not in self._contents]
         for name in unseen:
             if name in here:
-                return f"open {name}" if f"open {name}" in commands else f"examine {name}"
+                action = f"open {name}" if f"open {name}" in commands else f"examine {name}"
+                return Advice(action, "search", place=name)
         wanted = TYPE_NAMES.get(type_, type_)
 
         def promise(receptacle: str) -> float:
@@ -178,17 +240,18 @@ class SearchingExpert:
             chance = 0.01 if pointless else max(likelihood(kind, wanted), 0.01)
             return chance * self._whims[receptacle] / (2 if kind in OPENABLE else 1)
 
-        return self._approach(max(unseen, key=promise), commands, here) if unseen else None
+        return self._approach(max(unseen, key=promise), commands, here, "search", "") if unseen else None
 
-    def _put_away(self, thing: str, commands: set[str], here: list[str]) -> str | None:
+    def _put_away(self, thing: str, commands: frozenset[str], here: list[str]) -> Advice | None:
         """Empty the hands: here if possible, else where such a thing fits."""
         for name in here:
             command = _placing(thing, name, commands)
             if command:
-                return command
+                in_sight = any(receptacle in here for receptacle, _ in self._known())
+                return Advice(command, "free" if in_sight else "tidy", thing, name)
         for name in here:
             if f"open {name}" in commands:
-                return f"open {name}"
+                return Advice(f"open {name}", "tidy", thing, name)
         self._refused.update((thing, name) for name in here)
         options = [name for name in self._whims if (thing, name) not in self._refused]
         kind = TYPE_NAMES.get(type_of(thing), "")
@@ -196,16 +259,20 @@ class SearchingExpert:
         def merit(receptacle: str) -> tuple[bool, bool]:
             return (likelihood(TYPE_NAMES.get(type_of(receptacle), ""), kind) > 0, receptacle not in self._closed)
 
-        return self._approach(max(options, key=merit), commands, here) if options else None
+        return self._approach(max(options, key=merit), commands, here, "tidy", thing) if options else None
 
-    def _approach(self, receptacle: str, commands: set[str], here: list[str]) -> str | None:
+    def _approach(
+        self, receptacle: str, commands: frozenset[str], here: list[str], purpose: Purpose, thing: str
+    ) -> Advice | None:
         """One step towards having the receptacle open before oneself."""
         if receptacle in here:
-            return f"open {receptacle}" if f"open {receptacle}" in commands else f"examine {receptacle}"
-        return f"go to {receptacle}" if f"go to {receptacle}" in commands else None
+            action = f"open {receptacle}" if f"open {receptacle}" in commands else f"examine {receptacle}"
+            return Advice(action, purpose, thing, receptacle)
+        action = f"go to {receptacle}"
+        return Advice(action, purpose, thing, receptacle) if action in commands else None
 
 
-def _placing(thing: str, receptacle: str, commands: set[str]) -> str | None:
+def _placing(thing: str, receptacle: str, commands: frozenset[str]) -> str | None:
     for command in (f"move {thing} to {receptacle}", f"put {thing} in/on {receptacle}"):
         if command in commands:
             return command

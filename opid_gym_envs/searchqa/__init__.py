@@ -6,7 +6,7 @@ best, and an answer ends the episode and pays 1.0 if it is an accepted one. This
 
 >>> import gymnasium, opid_gym
 >>> env = gymnasium.make("opid/SearchQA-v0", split="test")
->>> question, info = env.reset(options={"task_id": "factbook:one-hop:ws:capital"})
+>>> question, info = env.reset(options={"task_id": "generated/factbook:one-hop:ws:capital"})
 >>> question
 'What is the capital of Samoa?'
 >>> observation, reward, terminated, truncated, info = env.step("search[Samoa capital name]")
@@ -25,11 +25,13 @@ free text, so ``admissible_actions`` is None. Prompts: templates ``search`` (rea
 `opid_gym.actions.SEARCH`) and ``search_compact`` (with `opid_gym.actions.BARE`).
 
 **Reward.** With the answer, by name: ``em`` (exact match after normalising), ``sub_em``, ``f1``, ``em_format``
-(Search-R1's, which also looks at the form of all turns). Without an answer in four turns: 0. ``won`` is an exact match.
+(Search-R1's, which also looks at the form of all turns; other than there, an agent that never shows its reasoning loses
+nothing for that: its right answer pays 1 and not 0.8). Without an answer in four turns: 0. ``won`` is an exact match.
 
 **Data.** ``dataset="factbook"`` is embedded: 13,444 passages of the World Factbook and 9,516 questions (one fact, two
-facts in a row, a comparison) in splits without a country in common, each with the passages that it takes. Any file of
-Search-R1 or FlashRAG, Parquet or JSON Lines, is a ``dataset=`` too, with ``corpus=FILE`` or a search server to search.
+facts in a row, a comparison) in splits without a country in common, each with the passages that it takes. Files and
+folders of questions and of passages are read in the formats and shapes of ten projects (`tables`, `shapes`):
+``dataset=FILE`` with ``corpus=FILE`` or a search server.
 
 **Retrieval.** ``retriever=`` names an engine (`opid_gym_envs.searchqa.retrievers`), a server's address or an object of
 yours. All queries of a step of a vector environment go out in one call, equal ones once.
@@ -48,6 +50,8 @@ Differences from Search-R1 and OPID's reference, all on purpose:
 |---|---|
 | `corpus` | passages, and files of them |
 | `questions` | questions, and files of them |
+| `tables` | rows of files and folders, in any format |
+| `shapes` | which keys of a row hold what |
 | `factbook`, `factbook_passages`, `factbook_facts`, `factbook_questions` | the embedded data |
 | `scoring` | exact match, sub-EM, F1, the format-aware reward |
 | `turns`, `cutting` | the text protocol, both directions, and its limits |

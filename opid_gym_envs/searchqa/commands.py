@@ -12,14 +12,12 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from opid_gym.cli import env_arguments
+from opid_gym.access import access_for
+from opid_gym.cli import AllowHostOption, OpenOption, TokenOption, env_arguments
+from opid_gym.console import progress_bar, talk
+from opid_gym.named import missing_extra
 from opid_gym_envs.searchqa.retrievers.index import ENGINES, Manifest, build_index, read_manifest
-
-# Results go to standard output, everything said along the way to standard error.
-talk = Console(stderr=True, highlight=False)
 
 Engine = Annotated[str, typer.Option(help=f"One of {', '.join(ENGINES)}.")]
 Settings = Annotated[
@@ -30,7 +28,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON inste
 
 
 def index(
-    corpus: Annotated[Path, typer.Argument(help="JSON Lines, one {id, contents} or {id, title, text} a line.")],
+    corpus: Annotated[Path, typer.Argument(help="File or folder of passages: JSON, CSV, TSV, Parquet or Arrow.")],
     out: Annotated[Path, typer.Option(help="Folder of the index.")],
     engine: Engine = "bm25",
     set_: Settings = None,
@@ -39,7 +37,7 @@ def index(
     """Build a search index of a corpus. Interrupted, the same command goes on."""
     started = time.perf_counter()
     try:
-        manifest = build_index(corpus, out, engine, env_arguments(None, None, set_), stage)
+        manifest = build_index(corpus, out, engine, env_arguments(None, None, set_), stage, thorough=True)
     except KeyboardInterrupt:
         talk.print("Interrupted: the same command goes on from here.")
         raise
@@ -56,7 +54,7 @@ def index(
 
 
 def search(
-    index: Annotated[Path | None, typer.Option(help="Folder that `opid-gym index` made.")] = None,
+    index: Annotated[Path | None, typer.Option(help="Folder that `opid-gym index` or pyserini made.")] = None,
     corpus: Annotated[
         Path | None, typer.Option(help="Corpus to build an index of first, kept for the next time.")
     ] = None,
@@ -65,20 +63,27 @@ def search(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines too.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
     topk: Annotated[int, typer.Option(help="Passages where a request does not say how many.", min=1)] = 3,
-    batch_size: Annotated[int, typer.Option(help="Most queries searched together.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Maximum queries searched together.", min=1)] = 64,
     window: Annotated[float, typer.Option(help="Milliseconds a request waits for others.", min=0)] = 0.0,
-    queue: Annotated[int, typer.Option(help="Most queries that wait; then answers 429.", min=1)] = 4096,
+    queue: Annotated[
+        int, typer.Option(help="Maximum number of waiting queries; more are answered with status 429.", min=1)
+    ] = 32_768,
     replicas: Annotated[int, typer.Option(help="Servers behind the address; above 1 on Ray Serve.", min=1)] = 1,
+    token: TokenOption = None,
+    open_: OpenOption = False,
+    allow_host: AllowHostOption = None,
 ) -> None:
     """Serve a search index over HTTP, to clients of Search-R1, SkyRL, OPID and GEM."""
+    access = access_for(host, token, allow_host or (), open_to_all=open_)
     folder = _index_folder(index, corpus, engine, set_)
     manifest = read_manifest(folder)
-    options = {"topk": topk, "batch_size": batch_size, "window": window / 1000, "queue": queue}
+    options = {"topk": topk, "batch_size": batch_size, "window": window / 1000, "queue": queue, "access": access}
+
+    count = "passages" if manifest.count is None else f"{manifest.count:,} passages"
 
     def announce(address: str) -> None:
         talk.print(
-            f"{manifest.count:,} passages with {manifest.engine} at [bold]{address}/retrieve[/] "
-            f"(and /health, /metrics, /docs)",
+            f"{count} with {manifest.engine} at [bold]{address}/retrieve[/] (and /health, /metrics, /docs)",
             soft_wrap=True,
         )
 
@@ -92,17 +97,9 @@ def search(
 @contextmanager
 def stage(name: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar that vanishes when its stage is over, and a line that stays."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
     started = time.perf_counter()
-    with Progress(*columns, console=talk, transient=True, disable=not talk.is_terminal) as bars:
-        task = bars.add_task(name, total=total)
-        yield lambda done: bars.advance(task, done)
+    with progress_bar(name, total) as advance:
+        yield advance
     talk.print(f"{name}: {time.perf_counter() - started:.1f} s")
 
 
@@ -132,4 +129,4 @@ def _server(name: str) -> ModuleType:
     try:
         return import_module(f"opid_gym_envs.searchqa.server.{name}")
     except ModuleNotFoundError as error:
-        raise ImportError(f"the search server needs {error.name}: pip install 'opid-gym[search]'") from None
+        raise missing_extra("the search server", error.name or name, "search") from None

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from opid_gym.named import missing_extra
 
 # Words and punctuation marks: what a token is where no tokenizer is given.
 _WORD = re.compile(r"\w+|[^\w\s]")
 
-Cut = Callable[[str], str]
+
+@dataclass(frozen=True)
+class Cut:
+    """Gives the longest beginning of a text within its limits.
+
+    Attributes:
+        characters: maximum number of characters.
+        tokens: maximum number of tokens; None: no limit.
+        tokenizer: what a token is, a `tokenizers.Tokenizer`; None: words and punctuation marks.
+    """
+
+    characters: int
+    tokens: int | None = None
+    tokenizer: Any = None
+
+    def __call__(self, text: str) -> str:
+        """The beginning of the text."""
+        text = text[: self.characters]
+        if self.tokens is None:
+            return text
+        if self.tokenizer is None:
+            ends = _word_ends(text, self.tokens)
+        else:
+            ends = [end for _, end in self.tokenizer.encode(text, add_special_tokens=False).offsets]
+        return text if len(ends) <= self.tokens else text[: ends[self.tokens - 1]]
 
 
 def make_cut(room: int, characters: int | None = None, tokens: int | None = None, tokenizer: Any = None) -> Cut:
     """A function that gives the longest beginning of a text within all limits.
 
     Args:
-        room: characters there is room for in any case.
-        characters: at most so many characters.
-        tokens: at most so many tokens.
+        room: maximum number of characters in any case.
+        characters: maximum number of characters; None: no limit of its own.
+        tokens: maximum number of tokens; None: no limit.
         tokenizer: what a token is: the path of a ``tokenizer.json``, a `tokenizers.Tokenizer` or a fast tokenizer of
             `transformers`. None: words and punctuation marks.
 
@@ -34,17 +60,7 @@ def make_cut(room: int, characters: int | None = None, tokens: int | None = None
     if tokens is None and tokenizer is not None:
         raise ValueError("tokenizer= only says what max_observation_tokens counts: give both")
     room = min(room, characters or room)
-    if tokens is None:
-        return lambda text: text[:room]
-    ends = _word_ends if tokenizer is None else _token_ends(tokenizer)
-    limit = tokens
-
-    def cut(text: str) -> str:
-        text = text[:room]
-        found = ends(text, limit)
-        return text if len(found) <= limit else text[: found[limit - 1]]
-
-    return cut
+    return Cut(room, tokens, None if tokenizer is None else _counter(tokenizer))
 
 
 def _word_ends(text: str, limit: int) -> list[int]:
@@ -57,7 +73,7 @@ def _word_ends(text: str, limit: int) -> list[int]:
     return ends
 
 
-def _token_ends(tokenizer: Any) -> Callable[[str, int], list[int]]:
+def _counter(tokenizer: Any) -> Any:
     if isinstance(tokenizer, str | Path):
         tokenizer = _open(tokenizer)
     counter = getattr(tokenizer, "backend_tokenizer", tokenizer)
@@ -66,7 +82,7 @@ def _token_ends(tokenizer: Any) -> Callable[[str, int], list[int]]:
             "tokenizer must be the path of a tokenizer.json, a tokenizers.Tokenizer or a fast tokenizer of "
             f"transformers, got {type(tokenizer).__name__}"
         )
-    return lambda text, limit: [end for _, end in counter.encode(text, add_special_tokens=False).offsets]
+    return counter
 
 
 def _open(path: str | Path) -> Any:
@@ -75,5 +91,5 @@ def _open(path: str | Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("tokenizer=PATH needs: pip install 'opid-gym[train]'", name="tokenizers") from None
+        raise missing_extra("tokenizer=PATH", "tokenizers", "train") from None
     return Tokenizer.from_file(str(path))

@@ -23,7 +23,7 @@ from opid_gym_envs.searchqa.factbook_passages import read_book
 from opid_gym_envs.searchqa.factbook_questions import SPLITS, make_questions
 from opid_gym_envs.searchqa.questions import Question
 
-VERSION = 3
+VERSION = 4
 """Changes with the passages and questions that are made from one and the same book."""
 
 

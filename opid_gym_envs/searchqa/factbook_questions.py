@@ -34,7 +34,7 @@ _SEED = 20261125
 _OPENING = 24
 # Two-hop questions that go on to one country, by how it is described; pairs a country is compared in, by figure.
 _PER_FACT, _PER_COUNTRY = 2, 2
-# The larger of two figures is so much larger, and no more than this.
+# Least and largest ratio of two figures that are compared.
 _RATIO = (1.1, 12.0)
 # One-hop questions whose answer is often no more than the country's own name.
 _GUESSED = frozenset({"ethnic-group", "language"})
@@ -153,7 +153,7 @@ class _Maker:
             if relation.name in _GUESSED and self._gives_away(fact.answers[0], country):
                 continue
             question = Question(
-                id=f"factbook:one-hop:{country.code}:{relation.name}",
+                id=f"generated/factbook:one-hop:{country.code}:{relation.name}",
                 source=ONE_HOP,
                 text=relation.question.format(place=country.place),
                 answers=fact.answers,
@@ -200,7 +200,7 @@ class _Maker:
         random.Random(f"{_SEED}:{fact.country.code}:{fact.relation.name}").shuffle(candidates)
         for second in candidates[: _PER_COUNTRY if fact.about else _PER_FACT]:
             question = Question(
-                id=f"factbook:two-hop:{fact.country.code}:{fact.relation.name}:{second.relation.name}",
+                id=f"generated/factbook:two-hop:{fact.country.code}:{fact.relation.name}:{second.relation.name}",
                 source=TWO_HOP,
                 text=second.relation.question.format(place=description),
                 answers=second.answers,
@@ -248,7 +248,7 @@ class _Maker:
         winner = one if first_wins else other
         passages = tuple(self.facts[country.code, relation.name].passage for country in pair)
         question = Question(
-            id=f"factbook:comparison:{one.code}-{other.code}:{relation.name}",
+            id=f"generated/factbook:comparison:{one.code}-{other.code}:{relation.name}",
             source=COMPARISON,
             text=relation.compare.format(first=one.place, second=other.place),
             answers=winner.names,

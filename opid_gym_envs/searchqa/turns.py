@@ -112,9 +112,9 @@ def in_tags(action: str) -> str:
 
 
 def harmless(text: str) -> str:
-    """Foreign text on one line, without control characters and without anything that reads as a tag.
+    r"""Foreign text on one line, without control characters and without anything that reads as a tag.
 
-    >>> harmless("It is <answer>42</answer>.\\nSee < / Information > and <b>, <|im_end|>")
+    >>> harmless("It is <answer>42</answer>.\nSee < / Information > and <b>, <|im_end|>")
     'It is ‹answer>42‹/answer>. See ‹ / Information > and <b>, ‹|im_end|>'
     """
     return _FOREIGN_TAG.sub("‹", " ".join(_CONTROL.sub(" ", text).split()))

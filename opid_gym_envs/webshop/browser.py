@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
@@ -11,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
+from opid_gym.guard import guarded
+from opid_gym.named import missing_extra
 from opid_gym.world import Task, Turn
 from opid_gym_envs.webshop.env import Visit, WebShop, make_turn
 from opid_gym_envs.webshop.goals import Goal
@@ -22,16 +27,24 @@ from opid_gym_envs.webshop.site import SiteServer, Visits, create_app
 try:
     import psutil
     from selenium import webdriver
-    from selenium.common.exceptions import InvalidSessionIdException, NoSuchWindowException, WebDriverException
+    from selenium.common.exceptions import (
+        InvalidSessionIdException,
+        NoSuchWindowException,
+        TimeoutException,
+        WebDriverException,
+    )
     from selenium.webdriver.remote.webelement import WebElement
     from selenium.webdriver.support.ui import WebDriverWait
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"driving a browser needs {error.name}: pip install 'opid-gym[webshop]'", name=error.name
-    ) from None
+    raise missing_extra("driving a browser", error.name or "selenium", "webshop") from None
 
-LONGEST_WAIT = 20.0
-"""Seconds a page may take, and half of what an action may; then the browser counts as crashed."""
+LONGEST_WAIT = 60.0
+"""Seconds that a page may take, and half of what an action may; then the browser is given up as too slow."""
+
+TOO_SLOW = (
+    f"the browser did not answer within {LONGEST_WAIT:.0f} seconds: this machine is too busy or too slow for so many "
+    "browsers; play fewer games at once (num_envs), or end other programs"
+)
 
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
@@ -79,12 +92,46 @@ class Look:
     clickables: tuple[str, ...]
 
 
-class BrowserCrashError(RuntimeError):
-    """A browser is gone, or does not answer."""
+class BrowserError(RuntimeError):
+    """An action could not be done in a browser."""
+
+
+class BrowserCrashError(BrowserError):
+    """A browser is gone."""
+
+
+class BrowserSlowError(BrowserError):
+    """A browser works, or hangs, and did not answer in time."""
+
+
+class _GuardedService(webdriver.ChromeService):
+    """The driver's process under a guard, which ends with this process and takes the browser and its profile along."""
+
+    def __init__(self, chromedriver: str, profile: Path) -> None:
+        self._program, *self._arguments = guarded([chromedriver], remove=[str(profile)])
+        super().__init__(executable_path=self._program, popen_kw={"start_new_session": True})
+
+    def command_line_args(self) -> list[str]:
+        """What follows the program."""
+        return [*self._arguments, *super().command_line_args()]
+
+    def end(self) -> None:
+        """End the driver, the browser and everything that they started; the profile goes too."""
+        process = getattr(self, "process", None)
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(LONGEST_WAIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class Browser:
     """One headless Chromium with a fresh profile, which is deleted when it is closed.
+
+    It also goes, with its profile, when this process ends without closing it, in whatever way (see `opid_gym.guard`).
 
     Args:
         chromium, chromedriver: the programs; None: found on the ``PATH``.
@@ -97,18 +144,22 @@ class Browser:
     def __init__(self, chromium: str | None = None, chromedriver: str | None = None) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = find_program("chromium", chromium)
-        service = webdriver.ChromeService(executable_path=find_program("chromedriver", chromedriver))
-        self._profile = Path(tempfile.mkdtemp(prefix="opid-gym-browser-"))
+        driver = find_program("chromedriver", chromedriver)
+        self._profile = Path(tempfile.mkdtemp(prefix=f"opid-gym-browser-{os.getpid()}-"))
         for flag in (*_FLAGS, f"--user-data-dir={self._profile}"):
             options.add_argument(flag)
+        self._service = _GuardedService(driver, self._profile)
         try:
-            self.driver = webdriver.Chrome(options=options, service=service)
+            self.driver = webdriver.Chrome(options=options, service=self._service)
             self.driver.set_page_load_timeout(LONGEST_WAIT)
             self.driver.set_script_timeout(LONGEST_WAIT)
             self._process = psutil.Process(self.driver.capabilities["goog:processID"])
-        except (WebDriverException, psutil.NoSuchProcess) as error:
+        except BaseException as error:
+            self._service.end()
             shutil.rmtree(self._profile, ignore_errors=True)
-            raise BrowserCrashError(f"Chromium did not start: {error.msg}") from error
+            if isinstance(error, Exception):
+                raise BrowserCrashError(f"Chromium did not start: {getattr(error, 'msg', error)}") from error
+            raise
 
     def open(self, url: str) -> Look:
         """Go to an address."""
@@ -152,26 +203,35 @@ class Browser:
             return False  # asked in the middle of the change from one page to the next
 
     @contextmanager
-    def _limited(self) -> Iterator[None]:
-        """Kill the browser if this takes too long: whoever waits for it is then told that it is gone."""
-        timer = threading.Timer(2 * LONGEST_WAIT, self._kill)
+    def _limited(self) -> Iterator[threading.Event]:
+        """Kill the browser if this takes too long, which sets the event: callers that wait are told that it is gone."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._kill()
+
+        timer = threading.Timer(2 * LONGEST_WAIT, give_up)
         timer.start()
         try:
-            yield
+            yield late
         finally:
             timer.cancel()
 
     def _kill(self) -> None:
-        self.driver.service.process.kill()
-        _kill(self._process)
+        self._service.end()
+        _kill(self._process)  # still there if the guard itself was killed
 
     def _guarded(self, deed: Callable[[], None]) -> Look:
+        late = threading.Event()
         try:
-            with self._limited():
+            with self._limited() as late:
                 deed()
                 seen = self.driver.execute_script(_LOOK)
         # Selenium's errors, and those of urllib3 when the driver itself is gone.
         except Exception as error:
+            if late.is_set() or isinstance(error, TimeoutException):
+                raise BrowserSlowError(TOO_SLOW) from error
             raise BrowserCrashError(str(error).partition("\n")[0]) from error
         clickables = dict.fromkeys(text.lower() for text in seen["clickables"])
         return Look(seen["kind"], join_texts(seen["pieces"]), tuple(clickables))
@@ -222,8 +282,8 @@ class WebShopSite(WebShop):
     Actions, admissible actions, rewards and observations are those of the text environment in mode ``text``, read off
     the page; only the last page tells more than stock's. The site is served from this process, and nothing is asked of
     any other machine. The browsers of a batch work side by side, start when they are first needed and serve one
-    episode after another. If one crashes or hangs, its episode is truncated, with the reason in ``info["crashed"]``,
-    and the next episode has a new one.
+    episode after another. If one crashes, or does not answer in time, its episode is truncated, with the reason in
+    ``info["crashed"]`` or ``info["too_slow"]``, and the next episode has a new one.
 
     Args:
         data_dir, goals, split, num_products, prices, search: see `WebShop`.
@@ -256,7 +316,7 @@ class WebShopSite(WebShop):
         """See `World.start`.
 
         Raises:
-            BrowserCrashError: a browser crashes on the first page, and so does a new one.
+            BrowserError: a browser crashes or is too slow on the first page, and so is a new one.
         """
         goals = [self._goal(task_id) for task_id in task_ids]
         shoppers = [self._shoppers.setdefault(slot, _Shopper()) for slot in slots]
@@ -280,6 +340,9 @@ class WebShopSite(WebShop):
         self._server.close()
         super().close()
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a shop in a browser cannot be pickled or copied: make another one with the same arguments")
+
     def _begin(self, shopper: _Shopper, goal: Goal) -> Turn:
         self._open_visits.end(shopper.name)
         shopper.name, shopper.visit = self._open_visits.begin(goal)
@@ -287,7 +350,7 @@ class WebShopSite(WebShop):
         if shopper.browser is not None:
             try:
                 return shopper.see(shopper.browser.open(url))
-            except BrowserCrashError:
+            except BrowserError:
                 shopper.leave()
         shopper.browser = Browser(*self._programs)
         return shopper.see(shopper.browser.open(url))
@@ -295,10 +358,11 @@ class WebShopSite(WebShop):
     def _play(self, shopper: _Shopper, action: str) -> Turn:
         try:
             return shopper.see(shopper.act(action) or shopper.look)
-        except BrowserCrashError as error:
+        except BrowserError as error:
             shopper.leave()
             turn = shopper.see(shopper.look)
-            return replace(turn, truncated=True, extras={**turn.extras, "crashed": str(error)})
+            why = "too_slow" if isinstance(error, BrowserSlowError) else "crashed"
+            return replace(turn, truncated=True, extras={**turn.extras, why: str(error)})
 
 
 class _Shopper:

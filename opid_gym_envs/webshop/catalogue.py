@@ -42,16 +42,19 @@ class Catalogue:
 
     Args:
         folder: a folder written by this package.
+        files: the official files it was made of; None: it was generated.
 
     Attributes:
         folder: that folder.
+        files: those files.
         by_index: the product with a number, from 0 to ``len(catalogue) - 1``; others raise IndexError.
         skipped: how many records of the official files were passed over, as stock does: ``unlisted`` (id 'nan' or
             longer than ten characters) and ``repeated``.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: OfficialFiles | None = None) -> None:
         self.folder = folder
+        self.files = files
         self._records = Records(folder)
         self._index = Index(folder / "index", keys=self._records.asins)
         self.skipped: Mapping[str, int] = self._records.about.get("skipped", {})
@@ -62,21 +65,28 @@ class Catalogue:
 
     @classmethod
     def load(
-        cls, data_dir: str | Path, *, cache_dir: str | Path | None = None, progress: bool | None = None
+        cls,
+        data_dir: str | Path,
+        catalogue: str | None = None,
+        *,
+        cache_dir: str | Path | None = None,
+        progress: bool | None = None,
     ) -> Catalogue:
-        """The catalogue of a folder with the official files, full or small.
+        """A catalogue of a folder with the official files.
 
         Args:
             data_dir: holds ``items_shuffle*.json``, ``items_ins_v2*.json`` and ``items_human_ins.json`` (the last is
                 needed for human goals only).
+            catalogue: which one; see `OfficialFiles.of`.
             cache_dir: where the built catalogue is kept; by default below `opid_gym.data.cache_home`.
             progress: show the building's progress on stderr; by default if stderr is a terminal.
 
         Raises:
             FileNotFoundError: the folder or a file is missing; the message names them.
-            ValueError: a file is broken or a product malformed; the message names the file and the record.
+            ValueError: a file is broken or a product malformed, and the message names the file and the record; or there
+                are several catalogues and none is chosen.
         """
-        files = OfficialFiles.of(data_dir)
+        files = OfficialFiles.of(data_dir, catalogue)
 
         def build(folder: Path, shown: Progress) -> None:
             skipped = Skipped()
@@ -92,7 +102,7 @@ class Catalogue:
                 (folder / "human.json").write_text(json.dumps(read_human(files.human)))
             _tag_titles(folder, shown)
 
-        return cls(built_folder(_cache(cache_dir), f"official-{files.fingerprint}", build, progress=progress))
+        return cls(built_folder(_cache(cache_dir), f"official-{files.fingerprint}", build, progress=progress), files)
 
     @classmethod
     def generated(
@@ -120,6 +130,10 @@ class Catalogue:
 
         name = f"generated-{generator.VERSION}-{count}-{seed}"
         return cls(built_folder(_cache(cache_dir), name, build, progress=progress))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, here and in other processes, open the same folder."""
+        return type(self), (self.folder, self.files)
 
     def __len__(self) -> int:
         return len(self._records.asins)
@@ -160,7 +174,7 @@ class Catalogue:
 
         Args:
             query: any text; no text, or none that means anything, finds nothing.
-            k: how many at most.
+            k: maximum number of products.
         """
         return list(self._search(query, k))
 
@@ -237,7 +251,7 @@ class _Asins(Sequence[str]):
 
 
 def _tag_titles(folder: Path, shown: Progress) -> None:
-    """Keep the nouns of every title, if spaCy is there and the titles are not so many that it would take long."""
+    """Keep the nouns of every title, if spaCy is installed and there are few enough to be quick."""
     records = Records(folder)
     count = len(records.asins)
     if count > _TAGGED_WHEN_BUILT:

@@ -20,7 +20,7 @@ VERSION = 2
 """Raised whenever any generated product changes."""
 
 MOST_COMBINATIONS = 60
-"""So many ways to choose a product's options there are at most; each is a goal if the product has an instruction."""
+"""Maximum number of ways to choose a product's options; each is a goal if the product has an instruction."""
 
 T = TypeVar("T")
 Draw = Callable[[], float]

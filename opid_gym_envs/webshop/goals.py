@@ -26,9 +26,9 @@ from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
+from opid_gym.console import talk
 from opid_gym.data import build_once
 from opid_gym_envs.webshop.catalogue import Catalogue
 from opid_gym_envs.webshop.product import MalformedProductError, Product, text_field, text_list
@@ -41,8 +41,10 @@ NO_LIMIT = 1_000_000.0
 
 GOAL_SETS = ("synthetic", "human")
 SPLITS = ("train", "eval", "test")
+SPLIT_BY = ("goal", "product")
+_FIFTHS = {"test": (0,), "eval": (1,), "train": (2, 3, 4)}  # of the products
 MOST_GOALS = 10_000_000
-"""So many one product can make."""
+"""Maximum number of goals of one product."""
 
 _VERSION = 1
 
@@ -151,6 +153,7 @@ class Goals(Sequence[Goal]):
             raise ValueError(f"goals must be one of {GOAL_SETS}, got {goal_set!r}")
         self.catalogue = catalogue
         self.goal_set = goal_set
+        self._given_prices = prices
         if goal_set == "human" and not self._human:
             raise ValueError(
                 "goals='human' needs a data_dir with items_human_ins.json: this catalogue has no such goals"
@@ -165,6 +168,10 @@ class Goals(Sequence[Goal]):
         self._prices, self._order, self._ends = arrays["prices"], arrays["order"], arrays["ends"]
         self._product, self._entry = arrays["product"], arrays["entry"]
         self._limit, self._weight = arrays["limit"], arrays["weight"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, here and in other processes, map the same files."""
+        return type(self), (self.catalogue, self.goal_set, self._given_prices)
 
     def __len__(self) -> int:
         return len(self._order)
@@ -215,24 +222,43 @@ class Goals(Sequence[Goal]):
         """
         return float(self._prices[self.catalogue.number(asin)])
 
-    def split(self, name: str) -> range:
-        """The numbers of the goals of a split.
+    def split(self, name: str, by: str = "goal") -> Sequence[int]:
+        """The numbers of the goals of a split, in order.
 
-        From 2,000 goals on these are stock's: 0-499 test, 500-1499 eval, the rest train. With fewer goals, the first
-        fifth is test and the second eval. Goals of one product differ in their options only and can fall into
-        different splits, as in stock.
+        By goal, from 2,000 goals on, these are stock's: 0-499 test, 500-1499 eval, the rest train. With fewer goals,
+        the first fifth is test and the second eval. Goals of one product differ in their options only and fall into
+        different splits, so that nearly every product of the test goals is seen in training.
+
+        By product, all goals of a product are in one split. In the order of their first goals, every fifth product is
+        test, beginning with the first, the one after it eval, and the other three are train, so that a split has as
+        many products as the catalogue allows and the goals of one are spread over all of it.
+
+        Args:
+            name: one of `SPLITS`.
+            by: one of `SPLIT_BY`.
 
         Raises:
             ValueError: no such split, or too few goals to have it.
         """
         if name not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {name!r}")
+        if by not in SPLIT_BY:
+            raise ValueError(f"split_by must be one of {SPLIT_BY}, got {by!r}")
         count = len(self)
         test, evaluation = (500, 1500) if count >= 2000 else (count // 5, 2 * (count // 5))
-        chosen = {"test": range(test), "eval": range(test, evaluation), "train": range(evaluation, count)}[name]
-        if not chosen:
+        ends = {"test": (0, test), "eval": (test, evaluation), "train": (evaluation, count)}
+        chosen = range(*ends[name]) if by == "goal" else self._of_products(_FIFTHS[name])
+        if not len(chosen):
             raise ValueError(f"split {name!r} is empty: the catalogue has only {count} {self.goal_set} goals")
         return chosen
+
+    def _of_products(self, fifths: Sequence[int]) -> Sequence[int]:
+        """Numbers of the goals of products whose place, in the order of first goals, is one of `fifths` modulo 5."""
+        sources = np.searchsorted(self._ends, self._order, side="right") - 1
+        _, first, product = np.unique(self._product[sources], return_index=True, return_inverse=True)
+        place = np.empty_like(first)
+        place[np.argsort(first)] = np.arange(len(first))
+        return array("q", np.flatnonzero(np.isin(place[product] % 5, fifths)).tolist())
 
     def _source(self, index: int) -> tuple[int, int]:
         """Which line of the arrays a goal comes from, and which of that line's combinations of options it is."""
@@ -309,9 +335,8 @@ _ARRAYS = ("prices", "product", "entry", "limit", "weight", "ends", "order")
 
 
 def _shown(catalogue: Catalogue, what: str) -> Iterator[Product]:
-    console = Console(stderr=True)
-    hidden = len(catalogue) < 50_000 or not console.is_terminal
-    yield from track(catalogue, what, total=len(catalogue), console=console, transient=True, disable=hidden)
+    hidden = len(catalogue) < 50_000 or not talk.is_terminal
+    yield from track(catalogue, what, total=len(catalogue), console=talk, transient=True, disable=hidden)
 
 
 def _combination(product: Product, way: int) -> tuple[tuple[str, str], ...]:

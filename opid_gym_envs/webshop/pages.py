@@ -171,6 +171,30 @@ def as_rich_text(page: Page) -> str:
     return clicked + "".join(lines)
 
 
+def as_short_text(page: Page) -> str:
+    r"""The page in few words, one piece a line: the instruction on the search page only, products by their place.
+
+    >>> as_short_text(Page(PageKind.RESULTS, "buy a mug", products=()))
+    'Back to Search\nPage 1 (Total results: 0)\nNext >'
+    """
+    if page.kind is PageKind.SEARCH:
+        return "\n".join((page.instruction, SEARCH))
+    pieces = [text for _, text in _visible(_CONTENT[page.kind](page))]
+    if page.kind is PageKind.DONE:
+        return "\n".join(pieces)
+    texts = pieces[2:]  # the instruction and its heading
+    if page.kind is PageKind.RESULTS:
+        texts = texts[: len(texts) - 3 * len(page.products)]
+        for code, product in zip(short_codes(page), page.products, strict=True):
+            texts += (code, product.title, product.price_tag)
+    return "\n".join(texts)
+
+
+def short_codes(page: Page) -> list[str]:
+    """What the products of a page of results are called in `as_short_text`."""
+    return [f"item {place}" for place in range(1, len(page.products) + 1)]
+
+
 def _visible(pieces: list[Piece]) -> list[Piece]:
     return [(role, shown) for role, text in pieces if (shown := _shown(text))]
 

@@ -24,8 +24,11 @@ NEVER_OPTIONS = frozenset({_SEARCH, _BACK_TO_SEARCH, _PREVIOUS, _BUY, *_DETAILS}
 class Shelves(Protocol):
     """What a visit needs of a catalogue."""
 
-    def search(self, query: str, k: int) -> Sequence[str]: ...
-    def product(self, asin: str) -> Product: ...
+    def search(self, query: str, k: int) -> Sequence[str]:
+        """The ids of the `k` products that fit a query best, best first."""
+
+    def product(self, asin: str) -> Product:
+        """The product with this id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +262,9 @@ class Session:
 
 
 def read_action(action: str) -> tuple[str, str]:
-    """Name and argument of ``name[argument]``; no argument if it is not of that form.
+    r"""Name and argument of ``name[argument]``; no argument if it is not of that form.
 
-    Stock's pattern is ``(.+)\\[(.+)\\]``, matched greedily at the beginning of the first line. This is the same without
+    Stock's pattern is ``(.+)\[(.+)\]``, matched greedily at the beginning of the first line. This is the same without
     the pattern's quadratic time on a line of brackets.
 
     >>> read_action("search[red shoes] please"), read_action("click[a[b]"), read_action("click[")

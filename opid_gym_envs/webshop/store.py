@@ -1,32 +1,28 @@
 """A catalogue's folder: products, their ids and the search index, written once and read in place by every process.
 
-A folder is complete or not there at all: it is built under another name and renamed when everything is in it, and a
-lock lets one process build while others wait for it.
+A folder is complete or not there at all, see `opid_gym.data.build_once`.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import uuid
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import Progress
 
+from opid_gym.console import progress_bars
+from opid_gym.data import build_once
 from opid_gym_envs.webshop.product import Product
 from opid_gym_envs.webshop.search.bm25 import IndexWriter
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever a folder's form changes: older folders are then left alone and new ones built."""
 
 _FIELDS = tuple(field.name for field in fields(Product))
@@ -42,32 +38,12 @@ def built_folder(cache: Path, name: str, build: Build, *, progress: bool | None)
         build: writes the content into an empty folder.
         progress: show progress on stderr; None: if stderr is a terminal.
     """
-    folder = cache / f"v{FORMAT}-{name}"
-    if folder.is_dir():
-        return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{folder.name}.lock"):
-        if folder.is_dir():  # another process was first
-            return folder
-        for left in cache.glob(f".{folder.name}-*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        scratch = cache / f".{folder.name}-{uuid.uuid4().hex}"
-        scratch.mkdir()
-        try:
-            with _progress(progress) as shown:
-                build(scratch, shown)
-            scratch.rename(folder)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-    return folder
 
+    def fill(scratch: Path) -> None:
+        with progress_bars(show=progress) as shown:
+            build(scratch, shown)
 
-@contextmanager
-def _progress(show: bool | None) -> Iterator[Progress]:
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not (console.is_terminal if show is None else show)) as progress:
-        yield progress
+    return build_once(cache / f"v{FORMAT}-{name}", fill)
 
 
 def write_products(folder: Path, products: Iterable[Product], about: dict[str, Any], progress: Progress) -> None:

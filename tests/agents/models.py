@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from opid_agents.policy import ModelSize, Policy
 from opid_agents.recipes.recipe import Recipe, change
+from opid_agents.skills.extract import Extraction, Skills
 from opid_agents.tokenizer import train_tokenizer
+from opid_agents.training import loop
+from opid_agents.training.run import Run
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen3Config, Qwen3ForCausalLM
 
 WORLD_TEXT = [
@@ -47,7 +53,7 @@ def tiny_gpt2(seed: int = 0, context: int = 256) -> Policy:
 
 
 def tiny_qwen3(window: int | None = None) -> Policy:
-    """Grouped queries and normalised queries and keys; with `window` some layers see only so many tokens."""
+    """Grouped queries and normalised queries and keys; with `window` some layers see only that number of tokens."""
     tokenizer = train_tokenizer(WORLD_TEXT, 400)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -79,6 +85,26 @@ def random_prompts(policy: Policy, lengths: list[int], seed: int = 0) -> list[li
     return [[rng.randrange(2, len(policy.tokenizer)) for _ in range(length)] for length in lengths]
 
 
+def plain_log_probs(policy: Policy, prompt: list[int], reply: list[int], temperature: float = 1.0) -> torch.Tensor:
+    """Of the reply's tokens, the plain way: one unpadded sequence through the whole model."""
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1] / temperature
+    return logits.log_softmax(-1)[torch.arange(len(reply)), torch.tensor(reply)]
+
+
+def passes(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the token matrices that models are run on from now on."""
+    seen: list[tuple[int, ...]] = []
+    run = Policy.run
+
+    def counted(self: Policy, ids: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        seen.append(tuple(ids.shape))
+        return run(self, ids, **inputs)
+
+    monkeypatch.setattr(Policy, "run", counted)
+    return seen
+
+
 def tiny_recipe(*changes: str) -> Recipe:
     """Seconds, not minutes."""
     return change(
@@ -94,12 +120,32 @@ def tiny_recipe(*changes: str) -> Recipe:
             "warm_start.demonstrations=12",
             "warm_start.steps=30",
             "warm_start.short_steps=20",
+            "warm_start.read_steps=5",
             "warm_start.check_every=30",
             "warm_start.check_tasks=4",
             "iterations=3",
-            "tasks=3",
-            "rollouts=4",
-            "eval_tasks=4",
+            "tasks_per_iteration=3",
+            "group_size=4",
+            "evaluation.tasks=4",
+            "pictures=false",
             *changes,
         ],
     )
+
+
+def train(recipe: Recipe, out: Path, *, policy: Policy | None = None, resume: bool = False, watch=None) -> Policy:
+    """A run without the evaluation at its end."""
+    with Run.open(recipe, out, policy=policy, resume=resume, watch=watch) as run:
+        return loop.train(run)
+
+
+class Critic:
+    """An extractor that has something to say about every episode, even of a policy that only stammers."""
+
+    NAME = "skills.extractor=tests.agents.models:Critic"
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.skills = Skills("seen", "look in new places", {1: "look"})
+
+    def extract_all(self, groups, wanted=lambda trajectory: True) -> Extraction:
+        return Extraction([[self.skills if wanted(t) else None for t in group] for group in groups])

@@ -11,7 +11,7 @@ from opid_agents.first import FirstAgent
 from opid_agents.random import RandomAgent
 
 from opid_gym.evaluation import evaluate
-from opid_gym.registration import WORLDS, make_envs
+from opid_gym.registration import make_envs, registered_worlds
 from opid_gym.roster import single_info
 from opid_gym.vector import TextVectorEnv
 from tests.corridor import Corridor
@@ -46,7 +46,7 @@ def test_however_much_was_read_there_are_few_candidates_and_searches_among_them(
     assert len(set(made)) == len(made)
 
 
-@pytest.mark.parametrize("world", [spec.id for spec in WORLDS])
+@pytest.mark.parametrize("world", [spec.id for spec in registered_worlds()])
 @pytest.mark.parametrize("agent", ["random", "first"])
 def test_every_bundled_world_can_be_played_by_agents_that_choose(world: str, agent: str) -> None:
     envs = make_envs(world, 4, max_episode_steps=6, **SMALL.get(world, {}))
@@ -55,6 +55,7 @@ def test_every_bundled_world_can_be_played_by_agents_that_choose(world: str, age
     assert all(1 <= episode.length <= 6 for episode in result.episodes)
     observations, infos = envs.reset()
     assert all(candidates(observations[i], single_info(infos, i)) for i in range(4))
+    envs.close()
 
 
 def test_the_first_agent_tries_everything_before_it_repeats_itself() -> None:

@@ -69,9 +69,14 @@ def test_react_keeps_its_thoughts_and_zero_shot_asks_for_none() -> None:
     with serve(think) as server:
         agent = ChatAgent(ChatClient(server.url, "m"), ChatStyle("react"))
         [trajectory] = play(corridor(1), agent, ["walk-2"])
-    assert "`Thought:`" in server.requests[0]["messages"][0]["content"]
+    rules = server.requests[0]["messages"][0]["content"]
+    assert rules.count("\nThought: <") == rules.count("\nAction: <") == 1  # the form of a reply, shown once
     assert "Thought: the goal is to the right." in server.requests[1]["messages"][2]["content"]
     assert [(step.action, step.valid) for step in trajectory.steps] == [("right", True)] * 2
+    with serve(walk_right) as server:
+        list(play(corridor(1), ChatAgent(ChatClient(server.url, "m")), ["walk-1"]))
+    rules = server.requests[0]["messages"][0]["content"]
+    assert (rules.count("Thought"), rules.count("\nAction: <")) == (0, 1)
     with pytest.raises(ValueError, match=r"prompting must be one of \['react', 'zero-shot'\], got 'cot'"):
         ChatStyle("cot")
 
@@ -123,6 +128,9 @@ def test_reflexion_tries_again_with_what_it_learned(tmp_path: Path, monkeypatch:
         ("Action: search[blue [wide] shoes]", ["search[<your query>]"], "search[blue [wide] shoes]", True),
         ("Action: click[buy now]", ["search[<your query>]"], "click[buy now]", False),
         ("Action: answer[Nairobi]", None, "answer[Nairobi]", True),
+        ("Action: - search[Nairobi]", None, "search[Nairobi]", True),
+        ("Action: 2. answer[1. Nairobi]", None, "answer[1. Nairobi]", True),
+        ("Action: - 5 degrees", None, "- 5 degrees", True),
         ("Action: <answer>Nairobi</answer>", None, "<answer>Nairobi</answer>", True),
         ("", None, "", False),
         ("", ["look"], "", False),

@@ -3,10 +3,12 @@ import json
 import pytest
 import typer
 from opid_agents import commands
-from opid_agents.recipes import RECIPES
+from opid_agents.recipes import RECIPES, get_recipe
 from opid_agents.recipes.recipe import RecipeError
+from opid_agents.starts import bundled_starts
 from typer.testing import CliRunner
 
+from opid_gym.files import damage
 from tests.agents.models import tiny_recipe
 
 app = typer.Typer()
@@ -38,6 +40,28 @@ def test_quickstart_tells_before_and_after_and_how_to_watch(recipe, tmp_path):
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
+def test_quickstart_tells_of_the_other_worlds_that_have_a_start(recipe, tmp_path):
+    command = ("quickstart", "warm_start.steps=2", "iterations=0", "--recipe", recipe, "--out", str(tmp_path / "run"))
+    told = " ".join(invoke(*command).output.split())
+    for name in bundled_starts():
+        assert f"opid-gym train --recipe {name} algorithm=grpo" in told
+        assert get_recipe(name).about in told
+
+
+@pytest.mark.parametrize(("changes", "wanted"), [(["iterations=40"], 40), (["iterations=3"], 3), ([], 24)])
+def test_quickstart_takes_minutes_unless_told_otherwise(changes, wanted, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("opid_agents.training.loop.run", lambda recipe, *rest, **options: given.append(recipe))
+    with pytest.raises(AttributeError):  # nothing came of it
+        invoke("quickstart", *changes, "--out", str(tmp_path / "run"))
+    assert given[0].iterations == wanted
+
+
+def test_quickstart_leaves_a_shorter_recipe_as_it_is(recipe, tmp_path):
+    invoke("quickstart", "warm_start.steps=2", "--recipe", recipe, "--out", str(tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["iterations"] == 1
+
+
 def test_quickstart_never_touches_an_earlier_run(recipe, tmp_path):
     (tmp_path / "run").mkdir()
     invoke("quickstart", "warm_start.steps=2", "iterations=0", "--recipe", recipe, "--out", str(tmp_path / "run"))
@@ -48,10 +72,29 @@ def test_quickstart_never_touches_an_earlier_run(recipe, tmp_path):
 def test_a_pretrained_model_is_trained_and_a_run_resumed(recipe, tmp_path):
     start, out = str(tmp_path / "start"), str(tmp_path / "run")
     invoke("pretrain", "--recipe", recipe, "--out", start, "--json")
+    assert damage(start, thorough=True) is None
+    assert not (tmp_path / "start" / "warm_start").exists()
     first = invoke("train", "--recipe", recipe, "--model", start, "--out", out, "--json")
     assert json.loads(first.stdout.strip().splitlines()[-1])["evaluation"]["episodes"] == 4
-    invoke("train", "iterations=2", "--recipe", recipe, "--out", out, "--resume", "--json")
+    saved = tmp_path / "run" / "recipe.json"
+    saved.write_text(saved.read_text()[:100])
+    again = invoke("train", "iterations=2", "--recipe", str(saved), "--out", out, "--resume", "--json")
+    assert "is damaged; the copy beside the run's start is used" in " ".join(again.stderr.split())
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_iteration_that_trains_nothing_says_so(tmp_path):
+    file = tmp_path / "recipe.json"
+    # A model that never wins: in every group all rollouts fail.
+    file.write_text(
+        tiny_recipe("iterations=1", "skills.extractor=self", "train_uniform_groups=false").model_dump_json()
+    )
+    result = invoke("train", "--recipe", str(file), "--out", str(tmp_path / "run"))
+    assert "Nothing was trained: in each group all rollouts ended with the same return" in result.output
+    assert "The analyzer was not asked" in result.output
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "In 1 of 1 iterations nothing was trained" in report
+    assert "The extractor 'self' was never asked" in report
 
 
 def test_recipes_are_listed_and_explained():
@@ -59,8 +102,8 @@ def test_recipes_are_listed_and_explained():
     assert all(name in listed and recipe.about in listed for name, recipe in RECIPES.items())
     shown = invoke("recipes", "paper-alfworld").stdout
     assert 'model.path="Qwen/Qwen2.5-3B-Instruct"' in shown
-    assert "learning_rate=1e-06  of AdamW" in shown
-    assert json.loads(invoke("recipes", "paper-alfworld", "--json").stdout)["kl_weight"] == 0.01
+    assert "optimizer.learning_rate=1e-06  learning rate of AdamW" in shown
+    assert json.loads(invoke("recipes", "paper-alfworld", "--json").stdout)["loss"]["kl_coef"] == 0.01
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path):

@@ -5,6 +5,7 @@ from gymnasium.vector import AutoresetMode
 from opid_agents.lm import LMAgent, LMSettings, fit_prompt
 from opid_agents.policy import Policy
 from opid_agents.skills.library import LibrarySkill, append
+from opid_agents.trace import TokenTrace
 
 import opid_gym
 from opid_gym.actions import TAGGED, ActionFormat
@@ -64,11 +65,12 @@ def test_it_plays_and_what_it_records_is_what_happened(make_policy):
             history = [(s.observation, s.action) for s in trajectory.steps[:i]]
             view = PromptView(trajectory.task, step.observation, history, step.admissible_actions)
             assert step.prompt == str(render(settings.template, view))
-            assert step.data["prompt_ids"] == policy.encode(step.prompt)
-            assert policy.decode(step.data["reply_ids"]) == step.reply
+            trace = TokenTrace.from_data(step.data)
+            assert trace.prompt_ids == policy.encode(step.prompt)
+            assert policy.decode(trace.reply_ids) == step.reply
             assert step.valid == (step.action in step.admissible_actions)
-            scored = policy.score([step.data["prompt_ids"]], [step.data["reply_ids"]])[0]
-            assert scored == pytest.approx(step.data["log_probs"], abs=1e-4)
+            scored = policy.score([trace.prompt_ids], [trace.reply_ids])[0]
+            assert scored == pytest.approx(trace.log_probs, abs=1e-4)
 
 
 def test_the_same_seed_plays_the_same_and_another_does_not():
@@ -80,6 +82,25 @@ def test_the_same_seed_plays_the_same_and_another_does_not():
 
     assert actions(1) == actions(1)
     assert actions(1) != actions(2)
+
+
+def test_an_episode_depends_on_its_number_and_not_on_how_many_are_played_at_once():
+    tasks = [task for task in list(make_envs().unwrapped.world.task_ids)[:3] for _ in range(3)]
+
+    def replies(num_envs, numbers=None, chosen=tasks):
+        agent = LMAgent(
+            tiny_llama(context=600), LMSettings(max_reply_tokens=5), temperature=1.0, seed=1, numbers=numbers
+        )
+        played = {
+            t.metadata["index"]: [step.reply for step in t.steps] for t in play(make_envs(num_envs), agent, chosen)
+        }
+        return [played[index] for index in range(len(chosen))]
+
+    whole = replies(9)
+    assert replies(4) == replies(2) == whole
+    assert whole[0] != whole[1]  # the same task, another number
+    # As one of several processes plays its part.
+    assert replies(2, [3, 4, 5], tasks[3:6]) == whole[3:6]
 
 
 def test_the_agent_in_a_folder_needs_nothing_but_the_folder(tmp_path):

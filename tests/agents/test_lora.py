@@ -2,14 +2,13 @@ import json
 
 import pytest
 import torch
-from opid_agents.learning.optimizer import MasterAdamW, make_optimizer
-from opid_agents.learning.train import train
+from opid_agents.algorithms.optimizer import MasterAdamW, make_optimizer
 from opid_agents.lora import LoraSettings, is_untrained
 from opid_agents.packing import pack
 from opid_agents.policy import Policy
 from transformers import AutoModelForCausalLM
 
-from tests.agents.models import random_prompts, tiny_llama, tiny_recipe
+from tests.agents.models import random_prompts, tiny_llama, tiny_recipe, train
 
 SHAPE = LoraSettings(rank=4, alpha=8)
 PROMPTS, REPLIES = random_prompts(tiny_llama(), [9, 30]), [[5, 6], [7]]
@@ -91,8 +90,14 @@ def test_adapters_without_their_base_are_refused(adapted, tmp_path):
         Policy.load(tmp_path / "adapters")
 
 
-RUN = ("train_uniform_groups=true", "skills.step_weight=0.1", "learning_rate=1e-2", "kl_weight=0.01", "lora.rank=4")
-SHORT = ("iterations=2", "tasks=2", "rollouts=2", "world.max_episode_steps=3")
+RUN = (
+    "train_uniform_groups=true",
+    "advantage.step_weight=0.1",
+    "optimizer.learning_rate=1e-2",
+    "loss.kl_coef=0.01",
+    "lora.rank=4",
+)
+SHORT = ("iterations=2", "tasks_per_iteration=2", "group_size=2", "world.max_episode_steps=3")
 
 
 def numbers(folder):
@@ -132,7 +137,7 @@ def test_low_precision_weights_keep_their_small_changes():
     before = [w.detach().clone() for w in policy.trained()]
     for _ in range(200):
         for weight in policy.trained():
-            weight.grad = torch.ones_like(weight)
+            weight.grad = torch.ones_like(weight, dtype=torch.float32)  # as they are added up
         optimizer.step()
         optimizer.zero_grad()
     # 200 steps of 1e-5: each is below the rounding of most weights, their sum is not.
@@ -144,3 +149,12 @@ def test_low_precision_weights_keep_their_small_changes():
     other.load_state_dict(optimizer.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(optimizer.masters, other.masters, strict=True))
     assert other.param_groups[0]["lr"] == 1e-5
+
+
+def test_gradients_of_many_parts_are_added_up_in_float32():
+    weight = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    make_optimizer([weight], learning_rate=1e-3, weight_decay=0.0)
+    for _ in range(1500):
+        (weight * torch.tensor(1e-3, dtype=torch.bfloat16)).sum().backward()
+    exact = 1500 * float(torch.tensor(1e-3, dtype=torch.bfloat16))
+    assert weight.grad.tolist() == pytest.approx([exact] * 3, rel=1e-5)

@@ -3,19 +3,21 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 
 import pytest
 from opid_agents.openai_api import Budget, ChatClient, Prices, Usage
 
 from tests.agents.endpoint import Answer, reply, serve
+from tests.patience import SECONDS
 
 KEY = "sk-very-secret-0123456789"
 ASK = [{"role": "user", "content": "hello"}]
 
 
 def client(url: str, **options) -> ChatClient:
-    return ChatClient(url, "m", **({"timeout": 5.0, "retries": 0} | options))
+    return ChatClient(url, "m", **({"timeout": SECONDS, "retries": 0} | options))
 
 
 def test_replies_come_back_in_order_with_what_they_cost():
@@ -32,8 +34,15 @@ def test_replies_come_back_in_order_with_what_they_cost():
 
 
 def test_requests_run_side_by_side_up_to_the_limit():
-    with serve(lambda request, n: Answer(reply("x").body, delay=0.05)) as endpoint:
-        client(endpoint.url, concurrency=3).complete([ASK] * 9)
+    three = threading.Barrier(3, timeout=SECONDS)  # nobody is answered before three have asked
+
+    def answer(request, n):
+        three.wait()
+        return reply("x")
+
+    with serve(answer) as endpoint:
+        results = client(endpoint.url, concurrency=3).complete([ASK] * 9)
+    assert [result.text for result in results] == ["x"] * 9
     assert endpoint.most_running == 3
 
 
@@ -79,12 +88,13 @@ def test_nobody_listens():
 
 @pytest.mark.parametrize("answer", [Answer(b"{}", delay=3), Answer(b" " * 100, pieces=100, pause=0.05)])
 def test_a_slow_server_is_left_however_it_is_slow(answer):
-    """The second one sends a byte now and then, which renews time-outs that count from read to read."""
+    """The second one sends a byte now and then, which renews time-outs that count from read to read.
+
+    Whoever waited for the end would call either answer malformed.
+    """
     with serve(lambda request, n: answer) as endpoint:
-        started = time.monotonic()
         (result,) = client(endpoint.url, timeout=0.3).complete([ASK])
     assert result.failure == "timeout"
-    assert time.monotonic() - started < 2.5
 
 
 def test_what_passes_is_sent_again():
@@ -119,10 +129,8 @@ def test_retry_after_is_obeyed():
 @pytest.mark.parametrize("value", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT"])
 def test_a_server_that_asks_for_an_hour_is_not_waited_for(value):
     with serve(lambda request, n: Answer(status=429, headers={"Retry-After": value})) as endpoint:
-        started = time.monotonic()
-        (result,) = client(endpoint.url, retries=5).complete([ASK])
+        (result,) = client(endpoint.url, retries=5, longest_pause=3599.0).complete([ASK])  # it would be noticed
     assert result.failure == "rate_limit"
-    assert time.monotonic() - started < 2
     assert len(endpoint.requests) == 1
 
 
@@ -134,12 +142,17 @@ def test_an_endpoint_that_is_down_is_given_up():
 
 
 def test_a_call_has_a_time_of_its_own():
-    with serve(lambda request, n: Answer(reply("x").body, delay=0.25)) as endpoint:
-        started = time.monotonic()
-        results = client(endpoint.url, concurrency=1).complete([ASK] * 40, seconds=1.0)
-    assert time.monotonic() - started < 5
-    assert results[0].text == "x"
-    assert results[-1].failure == "given_up"
+    is_over = threading.Event()
+
+    def answer(request, n):
+        if n:
+            is_over.wait(SECONDS)
+        return reply("x")
+
+    with serve(answer) as endpoint:
+        results = client(endpoint.url, concurrency=1).complete([ASK] * 40, seconds=3.0)
+        is_over.set()
+    assert [result.failure for result in results] == [None, "timeout", *["given_up"] * 38]
 
 
 @pytest.mark.parametrize(

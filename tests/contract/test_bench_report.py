@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import opid_gym
 from opid_gym.bench.figures import bars, learning_curves, save
 from opid_gym.bench.report import (
     ALL,
@@ -71,10 +72,22 @@ def test_pairs_are_compared_on_common_tasks_and_adjusted_within_an_environment()
     assert [p.returns_adjusted for p in found] == pytest.approx([p.adjusted for p in found])
 
 
+def test_where_the_return_is_the_success_both_have_the_same_interval_and_test() -> None:
+    made = [*results("a", "0011"), *results("b", "1111")]
+    for row in leaderboard(made):
+        assert row.mean_return == row.success
+    [pair] = comparisons(made)
+    assert (pair.returns, pair.returns_adjusted) == (pair.comparison.difference, pair.adjusted)
+    halved = [replace(r, episode_return=r.episode_return / 2) for r in made]
+    [pair] = comparisons(halved)
+    assert pair.returns.estimate == pair.comparison.difference.estimate / 2
+
+
 def test_the_page_and_the_tables_say_the_same(tmp_path: Path) -> None:
     made = [*results("random", "0001"), *results("good | best", "1110"), *results("random", "1", env="other")]
     rows, pairs = leaderboard(made), comparisons(made)
-    page = to_markdown(rows, pairs, ["Made by hand."])
+    page = to_markdown(rows, pairs, ["Made by hand."], {"world": "generated tasks, not official data"})
+    assert "## world\n\nPlayed on generated tasks, not official data.\n" in page
     assert (
         "| good \\| best | 75.0% | 30.1% to 95.4% | 0.750 | 4 x 1 | 0 | 4.0 | 75.0% | 100 | 20 | 0.5 | 0.01 |" in page
     )
@@ -96,14 +109,17 @@ def test_figures_are_written_and_repeat_to_the_byte(tmp_path: Path) -> None:
     curves = {"ppo": [[(0, 0.1), (100, 0.4)], [(0, 0.2), (100, 0.6), (200, 0.7)]], "dqn": [[(0, 0.0), (100, 0.2)]]}
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        save(bars(rows), tmp_path / name / "bars")
+        save(bars(rows, tasks={"world": "generated tasks"}), tmp_path / name / "bars")
         save(bars(rows, "mean_return"), tmp_path / name / "returns")
         save(learning_curves(curves, x_label="steps"), tmp_path / name / "curves")
     for file in ("bars.png", "bars.svg", "returns.png", "curves.png", "curves.svg"):
         written = (tmp_path / "first" / file).read_bytes()
         assert len(written) > 5_000
         assert written == (tmp_path / "second" / file).read_bytes()
-    assert "good" in (tmp_path / "first" / "bars.svg").read_text()
+    drawn = (tmp_path / "first" / "bars.svg").read_text()
+    assert "good" in drawn
+    assert "generated tasks" in drawn
+    assert f"opid-gym {opid_gym.__version__}" in drawn
 
 
 def test_of_an_episode_played_again_the_later_result_counts(tmp_path: Path) -> None:

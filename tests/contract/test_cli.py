@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +14,14 @@ import pytest
 from opid_gym.bench.harness import choose_tasks
 from opid_gym.registration import make_envs
 from opid_gym.trajectory import read_jsonl
+from tests.patience import SECONDS
 
 SMALL = ("--set", "size=small")
 
 
 def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "opid_gym.cli", *words], input=stdin, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "opid_gym.cli", *words], input=stdin, capture_output=True, text=True, timeout=SECONDS
     )
 
 
@@ -72,20 +75,37 @@ def test_eval_shows_a_table_by_default() -> None:
     assert done.returncode == 0, done.stderr
     assert "95 % interval" in done.stdout
     assert "all" in done.stdout
+    assert (
+        "generated tasks, not official data: mean return 0.000, valid actions 100.0%, mean length 3.0 steps"
+        in done.stdout
+    )
 
 
 def test_a_person_can_play_and_leave() -> None:
     done = run("play", *SMALL, stdin="?\nlook\n")
     assert done.returncode == 0, done.stderr
     assert "Your task is to" in done.stdout
-    assert "inventory" in done.stdout
-    assert done.stdout.rstrip().endswith("bye")
+    listed = done.stdout.splitlines()
+    assert any(line.strip().endswith("  inventory") for line in listed)  # one action on each line, with its number
+    assert "Tasks say put, but the action is: move OBJECT to PLACE." in done.stdout
+    assert done.stdout.rstrip().endswith("left after 1 step, not solved: bye")
+
+
+def test_a_person_can_choose_an_action_by_its_number() -> None:
+    corridor = ("--env", "tests.corridor:tests/Corridor-v0", "--task-id", "walk-2")
+    done = run("play", *corridor, stdin="?\n9\nfly\n2\n2\n")
+    assert done.returncode == 0, done.stderr
+    assert "1  left\n2  right" in done.stdout
+    assert "9 is not a number from 1 to 2; ? lists them" in done.stdout
+    assert "not one of the actions possible here" in done.stdout  # and yet played, as an agent's would be
+    assert done.stdout.rstrip().endswith("solved in 3 steps; return 1")
 
 
 def test_watching_an_agent_shows_its_actions_and_the_result() -> None:
     done = run("play", "--agent", "expert", "--games", "2", "--delay", "0", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "2 of 2 games solved" in done.stdout
+    assert done.stdout.count("; return 1") == 2
     assert "> go to" in done.stdout
 
 
@@ -121,3 +141,12 @@ def test_unknown_commands_and_flags_are_named(words: list[str]) -> None:
 
 def test_debug_shows_the_traceback() -> None:
     assert "Traceback" in run("--debug", "eval", "--agent", "nobody").stderr
+
+
+def test_a_command_without_its_extra_says_which_whatever_it_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "flask.py").write_text("raise ModuleNotFoundError('No module named flask', name='flask')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    for words in (["serve", "webshop", "--port", "0"], ["serve", "webshop", "now"], ["serve", "--help"]):
+        command = [sys.executable, "-m", "opid_gym.cli", *words]
+        ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+        assert "pip install 'opid-gym[webshop]'" in " ".join(re.sub("[│╭╮╰╯─]", " ", ran.stdout + ran.stderr).split())

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import warnings
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from opid_gym.env import TaskOrder, TextEnv
+from opid_gym.env import TextEnv
+from opid_gym.order import TaskOrder
 from opid_gym.spaces import UnicodeText
 from tests.corridor import Corridor
 
@@ -29,6 +38,7 @@ def test_one_episode_tells_the_whole_contract() -> None:
         "task": "walk 2 to the right",
         "task_id": "walk-2",
         "task_type": "even",
+        "source": "generated",
         "admissible_actions": ("left", "right"),
         "anchor": "You are at 0.",
         "won": False,
@@ -38,7 +48,6 @@ def test_one_episode_tells_the_whole_contract() -> None:
     observation, reward, terminated, truncated, info = env.step("right")
     assert (observation, reward, terminated, truncated) == ("You are at 2.", 1.0, True, False)
     assert info["won"]
-    assert info["episode"] == {"return": 1.0, "length": 2, "success": True}
     with pytest.raises(gym.error.ResetNeeded):
         env.step("right")
 
@@ -53,8 +62,9 @@ def test_misuse_is_explained() -> None:
         env.reset(options={"task_id": 5})
     env.reset()
     env.close()
-    with pytest.raises(gym.error.ResetNeeded):
-        env.step("right")
+    for use in (env.reset, lambda: env.step("right"), env.expert_action):
+        with pytest.raises(gym.error.ClosedEnvironmentError, match="the environment was closed: make another one"):
+            use()
 
 
 def test_tasks_come_each_once_before_any_comes_again_and_reset_with_a_seed_restarts_the_order() -> None:
@@ -65,33 +75,82 @@ def test_tasks_come_each_once_before_any_comes_again_and_reset_with_a_seed_resta
     assert len({tuple(TextEnv(Corridor(), seed=s).reset()[1]["task_id"] for _ in range(1)) for s in range(20)}) > 1
 
 
-@pytest.mark.parametrize("own", [None, 3, 7])
-@pytest.mark.parametrize("outer", [None, 3, 7])
-def test_the_last_step_carries_the_episode_whoever_ends_it(own: int | None, outer: int | None) -> None:
-    env: gym.Env[str, str] = TextEnv(Corridor([10]), max_episode_steps=own)
-    if outer is not None:
-        env = TimeLimit(env, outer)
-    env.reset()
-    limit = min((n for n in (own, outer) if n is not None), default=None)
-    for step in range(1, 11):
-        _, _, terminated, truncated, info = env.step("right")
-        assert truncated == (step == limit)
-        assert ("episode" in info) == (terminated or truncated)
-        if truncated:
-            assert info["episode"] == {"return": 0.0, "length": limit, "success": False}
-            break
-    else:
-        assert limit is None
+class Repeat(gym.Wrapper[Any, Any, Any, Any]):
+    """Plays each action `times` times, whatever comes of it, as long as the episode goes on."""
+
+    def __init__(self, env: gym.Env[Any, Any], times: int) -> None:
+        super().__init__(env)
+        self.times = times
+
+    def step(self, action: Any) -> Any:
+        for _ in range(self.times):
+            result = self.env.step(action)
+            if result[2] or result[3]:
+                break
+        return result
 
 
-def test_a_limit_given_to_make_reaches_the_episode_record() -> None:
-    env = gym.make("opid_gym:opid/ALFWorld-v0", size="small", max_episode_steps=4)
-    env.reset(seed=0)
-    for _ in range(3):
-        assert "episode" not in env.step("look")[4]
-    _, _, _, truncated, info = env.step("look")
-    assert truncated
-    assert info["episode"] == {"return": 0.0, "length": 4, "success": False}
+class Swallow(gym.Wrapper[Any, Any, Any, Any]):
+    """Every other step does not reach the environment: what was there last is shown again."""
+
+    def reset(self, **arguments: Any) -> Any:
+        observation, info = self.env.reset(**arguments)
+        self.count, self.last = 0, (observation, 0.0, False, False, info)
+        return observation, info
+
+    def step(self, action: Any) -> Any:
+        self.count += 1
+        if self.count % 2:
+            self.last = self.env.step(action)
+        return self.last
+
+
+def cart_pole() -> gym.Env[Any, Any]:
+    return gym.make("CartPole-v1", max_episode_steps=-1)
+
+
+def corridor() -> gym.Env[Any, Any]:
+    return gym.make("tests.corridor:tests/Corridor-v0", lengths=(99,), max_episode_steps=-1)
+
+
+@pytest.mark.parametrize("limits", [(4, None), (None, 4), (4, 7), (7, 4)], ids=str)
+@pytest.mark.parametrize("between", [None, lambda env: Repeat(env, 2), lambda env: Repeat(env, 3), Swallow])
+def test_limits_inside_and_outside_of_any_wrapper_truncate_where_they_do_on_cart_pole(
+    limits: tuple[int | None, int | None], between: Callable[[Any], Any] | None
+) -> None:
+    def truncations(env: gym.Env[Any, Any], action: Any) -> list[bool]:
+        inside, outside = limits
+        env = TimeLimit(env, inside) if inside else env
+        env = between(env) if between else env
+        env = TimeLimit(env, outside) if outside else env
+        seen = []
+        for episode in range(2):
+            env.reset(seed=episode)
+            for step in range(8):
+                # Left and right in turn, so that the pole stands upright and only limits end the episode.
+                _, _, terminated, truncated, _ = env.step(action(step))
+                assert not terminated
+                seen.append(truncated)
+                if truncated:
+                    break
+        return seen
+
+    expected = truncations(cart_pole(), lambda step: step % 2)
+    assert truncations(corridor(), lambda step: ("left", "right")[step % 2]) == expected
+    assert any(expected)
+
+
+def test_the_limit_of_make_is_gymnasiums() -> None:
+    def length(**arguments: Any) -> int:
+        env = gym.make("tests.corridor:tests/Corridor-v0", lengths=(30,), **arguments)
+        env.reset()
+        for step in range(1, 31):
+            if any(env.step("right")[2:4]):
+                return step
+        raise AssertionError
+
+    assert [length(), length(max_episode_steps=None), length(max_episode_steps=7)] == [4, 4, 7]
+    assert length(max_episode_steps=-1) == 30
 
 
 def test_a_given_task_is_played() -> None:
@@ -135,10 +194,11 @@ def test_what_is_no_string_is_refused_by_name() -> None:
 def test_bad_arguments_name_what_is_allowed() -> None:
     with pytest.raises(ValueError, match=r"render_mode must be one of .*'ansi'.* got 'rgb_array'"):
         TextEnv(Corridor(), render_mode="rgb_array")
-    with pytest.raises(ValueError, match="max_episode_steps must be a positive integer or None, got 0"):
-        TextEnv(Corridor(), max_episode_steps=0)
-    with pytest.raises(ValueError, match="seed must be a non-negative integer, got -1"):
-        TextEnv(Corridor(), seed=-1)
+    for seed in (-1, 1.5, True, "1"):
+        with pytest.raises(ValueError, match=f"seed must be a non-negative integer, got {seed!r}"):
+            TextEnv(Corridor(), seed=seed)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"seed must be a non-negative integer, got {seed!r}"):
+            TextEnv(Corridor()).reset(seed=seed)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"\['colour'\]; allowed: .*'split'"):
         gym.make("opid/ALFWorld-v0", colour="red")
 
@@ -181,3 +241,59 @@ def test_closing_closes_the_world() -> None:
     world = Corridor()
     TextEnv(world).close()
     assert world.closed
+
+
+def test_without_a_seed_copies_play_different_tasks_and_with_one_the_same() -> None:
+    def orders(**arguments: Any) -> set[tuple[str, ...]]:
+        envs = SyncVectorEnv(
+            [lambda: gym.make("tests.corridor:tests/Corridor-v0", lengths=range(1, 60), **arguments)] * 4
+        )
+        rounds = [envs.reset()[1]["task_id"] for _ in range(3)]
+        return set(zip(*rounds, strict=True))
+
+    assert len(orders()) == 4
+    assert len(orders(seed=0)) == 1
+
+
+def test_numpy_integers_are_integers() -> None:
+    seeded = TextEnv(Corridor(range(1, 30)), seed=np.int64(3))  # type: ignore[arg-type]
+    expected = [seeded.reset()[1]["task_id"] for _ in range(5)]
+    env = TextEnv(Corridor(range(1, 30)))
+    assert [env.reset(seed=np.uint8(3))[1]["task_id"], *(env.reset()[1]["task_id"] for _ in range(4))] == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"])
+def test_a_copy_goes_on_where_the_original_is_and_apart_from_it(copy: Callable[[Any], Any]) -> None:
+    env = gym.make("tests.corridor:tests/Corridor-v0", lengths=range(1, 30), max_episode_steps=40)
+    env.reset(options={"length": 20})
+    for _ in range(7):
+        env.step("right")
+    other = copy(env)
+    assert other.step("right")[0] == "You are at 8."
+    assert env.step("left")[0] == "You are at 6."
+    assert other.step("right")[:4] == ("You are at 9.", 0.0, False, False)
+    assert [env.reset()[1] for _ in range(5)] == [other.reset()[1] for _ in range(5)]
+
+
+def test_a_spec_with_paths_is_json_and_makes_the_same_environment(tmp_path: Path) -> None:
+    from opid_gym_envs.alfworld.export import export_game
+    from opid_gym_envs.alfworld.generator import generate
+
+    game = export_game(generate(3, size="small"), tmp_path)
+    env = gym.make("opid/ALFWorld-v0", games=[game], render_mode="ansi")
+    assert env.spec is not None
+    assert json.loads(env.spec.to_json())["kwargs"]["games"] == [str(game)]
+    again = gym.make(gym.envs.registration.EnvSpec.from_json(env.spec.to_json()))
+    assert again.reset(seed=0) == env.reset(seed=0)
+    envs = gym.make_vec("opid/ALFWorld-v0", num_envs=2, games=[game], autoreset_mode=gym.vector.AutoresetMode.DISABLED)
+    assert envs.spec is not None
+    again = gym.make_vec(gym.envs.registration.EnvSpec.from_json(envs.spec.to_json()))
+    assert again.metadata["autoreset_mode"] == gym.vector.AutoresetMode.DISABLED
+    assert again.reset(seed=0)[0] == envs.reset(seed=0)[0]
+
+
+def test_frames_can_be_collected_as_a_list() -> None:
+    env = gym.make("tests.corridor:tests/Corridor-v0", lengths=(3,), render_mode="ansi_list")
+    env.reset()
+    env.step("right")
+    assert env.render() == ["You are at 0.", "> right\nYou are at 1."]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opid_gym.trajectory import Step, Trajectory, read_jsonl, write_jsonl
+from opid_gym.trajectory import Step, StepHindsight, Trajectory, read_jsonl, write_jsonl
 
 # Any string Python can hold, lone surrogates, NULs and every kind of line end included: models produce them all.
 anything = st.text(alphabet=st.characters(exclude_categories=()), max_size=20) | st.sampled_from(
@@ -18,6 +18,15 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | anything,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(anything, inner, max_size=3),
     max_leaves=5,
+)
+hindsight = st.builds(
+    StepHindsight,
+    changed_state=st.booleans(),
+    reached=st.lists(anything, max_size=3).map(tuple),
+    wasted=st.booleans(),
+    better=st.none() | anything,
+    decisive=st.booleans(),
+    reason=anything,
 )
 steps = st.builds(
     Step,
@@ -32,6 +41,7 @@ steps = st.builds(
     valid=st.booleans(),
     invalid_reason=st.none() | anything,
     data=st.dictionaries(anything, json_values, max_size=2),
+    hindsight=st.none() | hindsight,
 )
 trajectories = st.builds(
     Trajectory,
@@ -44,6 +54,7 @@ trajectories = st.builds(
     group=st.integers(min_value=0),
     env_id=st.none() | anything,
     metadata=st.dictionaries(anything, json_values, max_size=2),
+    workflow=st.none() | st.lists(anything, max_size=3).map(tuple),
 )
 
 
@@ -68,6 +79,15 @@ def test_the_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, recor
             r"unknown Trajectory keys \['mood'\]; allowed",
         ),
         ('{"task_id":"a","task_type":"b","task":"c","steps":[{"actoin":1}]}', r"unknown Step keys \['actoin'\]"),
+        (
+            '{"task_id":"a","task_type":"b","task":"c","steps":[{"observation":"o","action":"a","reward":0,'
+            '"next_observation":"n","hindsight":{"changed":true}}]}',
+            r"unknown StepHindsight keys \['changed'\]; allowed: \['better'",
+        ),
+        (
+            '{"task_id":"a","task_type":"b","task":"c","steps":[],"workflow":1}',
+            "workflow must be a list of texts or null, got 1",
+        ),
         ('{"task_id":"a","task_type":"b","task":"c","steps":[3]}', "expected a JSON object, got int"),
     ],
 )

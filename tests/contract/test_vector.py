@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from opid_gym.env import TextEnv
 from opid_gym.vector import TextVectorEnv
@@ -34,9 +37,7 @@ def test_it_behaves_as_gymnasiums_own_vector_environment(mode: AutoresetMode) ->
     """Differential: the same games under SyncVectorEnv give the same observations, rewards, flags and infos."""
     count, lengths = 3, (1, 2, 3)
     # One task a world, so that the order of tasks cannot differ between the two.
-    sync = SyncVectorEnv(
-        [lambda n=n: TextEnv(Corridor([n]), max_episode_steps=4) for n in lengths], autoreset_mode=mode
-    )
+    sync = SyncVectorEnv([lambda n=n: TimeLimit(TextEnv(Corridor([n])), 4) for n in lengths], autoreset_mode=mode)
 
     class Fixed(Corridor):
         """Game i always plays walk-(i+1)."""
@@ -134,7 +135,7 @@ def test_none_leaves_a_game_alone() -> None:
     assert infos["_task"].tolist() == [True, False]
     _, _, _, truncations, infos = envs.step(["right", "left"])
     assert truncations.tolist() == [True, False]
-    assert infos["episode"]["length"].tolist() == [2, 0]
+    assert infos["_task"].tolist() == [True, True]
     with pytest.raises(gym.error.ResetNeeded, match="game 0"):
         envs.step(["right", "right"])
     assert envs.step([None, "right"])[3].tolist() == [False, True]
@@ -205,7 +206,107 @@ def test_gymnasiums_async_environment_works_without_shared_memory() -> None:
         max_episode_steps=2,
     )
     envs.reset(seed=0)
-    envs.step(("look", "look"))
-    infos = envs.step(("look", "look"))[4]
-    assert infos["episode"]["length"].tolist() == [2, 2]
+    assert envs.step(("look", "look"))[3].tolist() == [False, False]
+    assert envs.step(("look", "look"))[3].tolist() == [True, True]
     envs.close()
+
+
+def tasks(envs: TextVectorEnv, **reset: Any) -> list[str]:
+    return envs.reset(**reset)[1]["task_id"].tolist()
+
+
+def test_limits_mean_in_make_vec_what_they_mean_in_make() -> None:
+    def length(**arguments: Any) -> int:
+        envs = gym.make_vec("tests.corridor:tests/Corridor-v0", num_envs=1, lengths=(30,), **arguments)
+        envs.reset()
+        return next(step for step in range(1, 31) if np.any(envs.step(["right"])[2:4]))
+
+    assert [length(), length(max_episode_steps=None), length(max_episode_steps=np.int64(7))] == [4, 4, 7]
+    assert length(max_episode_steps=-1) == 30
+    with pytest.raises(ValueError, match="positive integer, or -1 or None for no limit, got 0"):
+        length(max_episode_steps=0)
+
+
+def test_without_a_seed_two_batches_play_different_tasks() -> None:
+    assert len({tuple(tasks(TextVectorEnv(Corridor(range(1, 60)), 4))) for _ in range(4)}) == 4
+
+
+def test_a_list_of_seeds_gives_each_game_its_own_order_as_gymnasium_does() -> None:
+    lengths, seeds = range(1, 60), [3, 7, 3, np.int64(11)]
+    sync = SyncVectorEnv([lambda: TextEnv(Corridor(lengths))] * 4)
+    ours = TextVectorEnv(Corridor(lengths), 4)
+    expected = sync.reset(seed=[int(seed) for seed in seeds])[1]["task_id"].tolist()
+    assert tasks(ours, seed=seeds) == expected
+    assert expected[0] == expected[2]
+    for _ in range(5):
+        assert tasks(ours) == sync.reset()[1]["task_id"].tolist()
+    # None: that game's order goes on.
+    before = deepcopy(ours)
+    mixed, went_on = tasks(ours, seed=[5, None, None, None]), tasks(before)
+    assert mixed[1:] == went_on[1:]
+    assert mixed[0] == TextEnv(Corridor(lengths), seed=5).reset()[1]["task_id"]
+    with pytest.raises(ValueError, match="a list of seeds must have num_envs=4 entries, got 2"):
+        ours.reset(seed=[1, 2])
+    grouped = TextVectorEnv(Corridor(lengths), 4, group_size=2)
+    first = tasks(grouped, seed=[1, 1, 2, 2])
+    assert first[0] == first[1] != first[2] == first[3]
+    with pytest.raises(ValueError, match=r"games \[0, 1\] are one group and need the same seed, got \[1, 2\]"):
+        grouped.reset(seed=[1, 2, 2, 2])
+    assert tasks(deepcopy(grouped)) == tasks(grouped)  # the refused reset changed nothing
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_groups_have_one_task_whatever_is_reset_with_whatever_seed(given: bool) -> None:
+    """Resets of any games with any seeds and tasks, at any time: a group has one task, and no game is in it twice."""
+    envs = TextVectorEnv(Corridor(range(1, 9)), 6, group_size=3, max_episode_steps=9, autoreset_mode="Disabled")
+    rng = np.random.default_rng(int(given))
+    seen: dict[int, str] = {}
+    members: set[tuple[int, int]] = set()
+
+    def note(infos: dict[str, Any]) -> None:
+        for i in np.flatnonzero(infos["_group"]):
+            group, task = int(infos["group"][i]), infos["task_id"][i]
+            assert seen.setdefault(group, task) == task
+            assert (group, i) not in members
+            members.add((group, i))
+
+    note(envs.reset(seed=0)[1])
+    for _ in range(300):
+        mask = rng.random(6) < 0.4
+        mask[rng.integers(6)] = True
+        mask[rng.integers(6)] = False
+        if not mask.any():
+            continue
+        options: dict[str, Any] = {"reset_mask": mask}
+        if given and rng.random() < 0.5:
+            options["task_ids"] = [f"walk-{n}" for n in rng.integers(1, 4, size=6)]
+        seed = int(rng.integers(100)) if rng.random() < 0.3 else None
+        note(envs.reset(seed=seed, options=options)[1])
+    counts = [sum((group, i) in members for i in range(6)) for group in seen]
+    assert counts.count(3) > 5  # games of a team still meet
+
+
+def test_after_close_a_step_says_so() -> None:
+    envs = TextVectorEnv(Corridor(), 2)
+    envs.reset()
+    envs.close()
+    for use in (envs.reset, lambda: envs.step(["left"] * 2)):
+        with pytest.raises(gym.error.ClosedEnvironmentError, match="the environment was closed: make another one"):
+            use()
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["copy", "pickle"])
+def test_a_copied_batch_goes_on_where_the_original_is(copy: Any) -> None:
+    envs = TextVectorEnv(Corridor(range(1, 9)), 4, group_size=2, max_episode_steps=6, autoreset_mode="SameStep", seed=1)
+    envs.reset()
+    rng = np.random.default_rng(0)
+    for _ in range(9):
+        envs.step(rng.choice(["left", "right"], size=4))
+    other = copy(envs)
+    for _ in range(20):
+        actions = rng.choice(["left", "right"], size=4)
+        a, b = envs.step(actions), other.step(actions)
+        assert a[0] == b[0]
+        assert all(same(x, y) for x, y in zip(a[1:4], b[1:4], strict=True))
+        assert a[4]["group"].tolist() == b[4]["group"].tolist()
+        assert a[4]["task_id"].tolist() == b[4]["task_id"].tolist()

@@ -17,7 +17,7 @@ from opid_agents.random import RandomAgent
 from opid_gym.interop.export import clean, read_parquet, write_minari, write_parquet
 from opid_gym.registration import make_envs
 from opid_gym.rollout import play
-from opid_gym.trajectory import Step, Trajectory, write_jsonl
+from opid_gym.trajectory import Step, StepHindsight, Trajectory, write_jsonl
 
 pytest.importorskip("pyarrow", reason="the export extra is not installed")
 
@@ -34,7 +34,8 @@ ODD = Trajectory(
     steps=[
         Step("line\nbreak \x00 中文", "search[a]", 0.25, "next", admissible_actions=None, reply="<a>", prompt="p"),
         Step("", "", -1.0, "", "anchor", (), None, None, False, "empty", {"ids": [1, 2], "deep": {"x": 0.1}}),
-    ],
+        Step("o", "a", 0.0, "n", hindsight=StepHindsight(True, ("won", "naïve"), better="go 🙂", reason="why")),
+    ], workflow=("take x", ""),
 )  # fmt: skip
 
 

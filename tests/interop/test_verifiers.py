@@ -31,6 +31,7 @@ from opid_gym.interop.verifiers import (
 from opid_gym.registration import make_envs
 from tests.agents.endpoint import Answer, serve
 from tests.corridor import Corridor  # registers itself
+from tests.patience import SECONDS
 
 needs_verifiers = pytest.mark.skipif(find_spec("verifiers") is None, reason="the extra verifiers is not installed")
 
@@ -149,7 +150,7 @@ def test_verifiers_own_evaluation_plays_and_pays() -> None:
         done = subprocess.run(
             [sys.executable, "-m", "tests.interop.test_verifiers", endpoint.url],
             env=os.environ | {"OPENAI_API_KEY": "none"}, cwd=Path(__file__).parents[2],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=SECONDS,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout.splitlines()[-1])

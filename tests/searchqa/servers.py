@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers import Hit
 from opid_gym_envs.searchqa.server.app import SearchApp
 from opid_gym_envs.searchqa.server.single import uvicorn_server
+from tests.patience import SECONDS, wait_for
 
 TOPICS = ["glacier", "violin", "harbour", "enzyme", "parliament", "meteor", "orchid", "turbine", "sonnet", "walrus"]
 PLACES = ["Norway", "Ghana", "Peru", "Japan", "Malta", "Fiji", "Chad", "Cuba", "Iran", "Laos"]
@@ -39,7 +39,7 @@ class Slow:
 
     def search(self, queries, k):
         self.batches.append((list(queries), k))
-        self.may_answer.wait(30)
+        self.may_answer.wait(SECONDS)
         if any("poison" in query for query in queries):
             raise ZeroDivisionError("this engine cannot take poison")
         return [[Hit(query, 1.0, Passage(query, query, str(k)))] for query in queries]
@@ -60,7 +60,7 @@ def serving(app: SearchApp) -> Iterator[tuple[str, uvicorn.Server]]:
         yield f"http://127.0.0.1:{port}", server
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(SECONDS)
 
 
 @contextmanager
@@ -78,11 +78,3 @@ def opid_gym_serve(*arguments: str | Path) -> Iterator[tuple[str, subprocess.Pop
             yield address[1], process
         finally:
             process.kill()
-
-
-def wait_for(condition, seconds: float = 30.0) -> None:
-    """Return as soon as `condition()` is true."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)

@@ -39,8 +39,9 @@ def test_both_published_row_forms(tmp_path: Path) -> None:
     [
         (b"{", "Expecting property name"),
         (b"[]", "expected a JSON object, got list"),
-        (b'{"contents": "x"}', "'id' must be a string or a number, got None"),
-        (b'{"id": 1, "text": "x"}', "expected a text under 'contents', or under 'title' and 'text'"),
+        (b'{"id": 1.5, "contents": "x"}', "'id' must be a string or a number, got 1.5"),
+        (b'{"id": 1, "title": "x"}', "no passage in {id: 1, title: 'x'}: a text is read from 'contents', 'text'"),
+        (b'{"id": 1, "title": 2, "text": "x"}', "'title' must be a text, got 2"),
         (b'{"id": 1, "contents": "\xff"}', "can't decode byte 0xff"),
     ],
 )
@@ -56,7 +57,16 @@ def test_a_bad_line_is_named(tmp_path: Path, line: bytes, problem: str) -> None:
 def test_a_cut_gzip_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"id": 0, "contents": "a\\nb"}\n' * 1000)[:40])
-    with pytest.raises(CorpusError, match=r"corpus.jsonl.gz:\d+: not a passage"):
+    with pytest.raises(CorpusError, match=r"corpus.jsonl.gz: the gzip file is damaged"):
+        list(read_corpus(path))
+
+
+@pytest.mark.parametrize("rest", [b"\xff" * 100, b"\x10\x00\x00\x00" + b"\x00" * 20, b""])
+@pytest.mark.parametrize("start", [b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"])
+def test_damaged_columns_are_named(tmp_path: Path, start: bytes, rest: bytes) -> None:
+    path = tmp_path / "corpus.arrow"
+    path.write_bytes(start + rest)
+    with pytest.raises(CorpusError, match=r"corpus.arrow is not (a Parquet|an Arrow) file, or is damaged: "):
         list(read_corpus(path))
 
 

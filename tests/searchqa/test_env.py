@@ -3,9 +3,11 @@ scores nothing."""
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 import opid_gym
-from opid_gym.env import MAX_OBSERVATION_CHARACTERS
 from opid_gym.registration import make_envs
 from opid_gym.rollout import play
+from opid_gym.spaces import MAX_OBSERVATION_CHARACTERS
 from opid_gym_envs.searchqa.corpus import Passage, read_corpus
 from opid_gym_envs.searchqa.env import SearchQA
 from opid_gym_envs.searchqa.factbook import Factbook
@@ -29,7 +31,7 @@ from tests.searchqa.servers import serving
 
 gym.register_envs(opid_gym)
 ENV = "opid/SearchQA-v0"
-CAPITAL = "factbook:one-hop:ke:capital"
+CAPITAL = "generated/factbook:one-hop:ke:capital"
 
 
 def make(**arguments: Any) -> gym.Env[str, str]:
@@ -60,7 +62,6 @@ def test_an_episode(kenya: str) -> None:
     observation, reward, terminated, truncated, info = env.step("<think>Read it.</think><answer>nairobi!</answer>")
     assert (observation, reward, terminated, truncated) == ("You have answered.", 1.0, True, False)
     assert info["won"]
-    assert info["episode"] == {"return": 1.0, "length": 2, "success": True}
     assert info["accepted_answers"] == ("Nairobi",)
 
 
@@ -76,8 +77,7 @@ def test_turns_that_are_not_understood_count_and_are_corrected(kenya: str) -> No
         assert observation.startswith(f"Not understood: {reason}. Give one search, as search[QUERY]")
         assert (reward, terminated, truncated) == (0.0, False, False)
     observation, reward, terminated, truncated, info = env.step("search[Kenya]")
-    assert (reward, terminated, truncated) == (0.0, False, True)
-    assert info["episode"] == {"return": 0.0, "length": 4, "success": False}
+    assert (reward, terminated, truncated, info["won"]) == (0.0, False, True, False)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +210,8 @@ def test_long_queries_are_refused_and_empty_results_said(dataset: Path) -> None:
         ({"sources": ["nq"]}, r"sources must be among \['factbook-comparison', .*\], got \['nq'\]"),
         ({"retriever": "elastic"}, "elastic"),
         ({"dataset": "/none/nq"}, "'/none/nq'"),
+        ({"level": 4}, r"level must be one of \[1, 2, 3\], got 4"),
+        ({"excerpt_characters": 0}, "excerpt_characters must be a positive integer, got 0"),
     ],
 )
 def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:
@@ -333,6 +335,34 @@ def test_the_expert_answers_everything_from_what_it_found(factbook: Factbook) ->
     assert complete / len(played) > 0.98
 
 
+@pytest.mark.parametrize(("level", "kinds"), [(1, {"one-hop"}), (2, {"one-hop"}), (3, {"two-hop", "comparison"})])
+def test_a_level_has_the_questions_of_its_kind(level: int, kinds: set[str]) -> None:
+    world = SearchQA(split="dev", level=level, excerpt_characters=160)
+    assert {question_id.split(":")[1] for question_id in world.task_ids} == kinds
+    assert len(world.task_ids) > 300
+
+
+def test_level_1_tells_the_answer_with_the_question() -> None:
+    envs = make_envs(ENV, 32, split="dev", level=1, excerpt_characters=160)
+    for trajectory in play(envs, ExpertAgent.make(envs), list(envs.world.task_ids)[::20]):
+        question, _, passage = trajectory.steps[0].observation.partition("\n")
+        assert question == trajectory.task
+        assert len(passage) < 300
+        assert trajectory.success
+        assert len(trajectory.steps) == 1  # there is nothing to search for
+
+
+def test_an_excerpt_shows_what_the_query_asks_for(kenya: str) -> None:
+    env = make(split=kenya, topk=1, excerpt_characters=60)
+    ask(env, CAPITAL)
+    for query, shown in (
+        ("Kenya capital name", "Capital, name: Nairobi."),
+        ("Kenya government type", "Government type:"),
+    ):
+        assert shown in env.step(f"search[{query}]")[0]
+        assert len(env.step(f"search[{query}]")[0]) < 160
+
+
 def test_questions_without_known_passages_have_an_expert_too(dataset: Path) -> None:
     env = own(dataset, PASSAGES)
     env.reset()
@@ -341,3 +371,39 @@ def test_questions_without_known_passages_have_an_expert_too(dataset: Path) -> N
     env.step(expert.expert_action())
     assert expert.expert_action() == "answer[Paris]"
     assert env.step(expert.expert_action())[1] == 1.0
+
+
+def test_a_world_says_where_its_questions_come_from(tmp_path: Path) -> None:
+    book = SearchQA(split="test")
+    assert (book.source, book.data, book.skipped) == ("generated", None, 0)
+    assert all(task_id.startswith("generated/") for task_id in book.task_ids)
+    folder = tmp_path / "bamboogle"
+    folder.mkdir()
+    (folder / "test.csv").write_text("Question,Answer\n" + "".join(f"Question {n}?,A\n" for n in range(125)))
+    corpus = [Passage("0", "Kenya", "Its capital is Nairobi.")]
+    whole = SearchQA(dataset=folder, split="test", corpus=corpus)
+    assert (whole.source, whole.data, len(whole.task_ids)) == ("official", str(folder), 125)
+    (folder / "mine.csv").write_text("Question,Answer\nCapital of Kenya?,Nairobi\nWhich?\n")
+    with pytest.warns(UserWarning, match="1 rows are not questions and were left out"):
+        mine = SearchQA(dataset=folder / "mine.csv", corpus=corpus, bad_rows="skip")
+    assert (mine.source, mine.skipped, list(mine.task_ids)) == ("given", 1, ["bamboogle:mine:0"])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda world: pickle.loads(pickle.dumps(world))])
+def test_a_copy_goes_on_where_the_world_stands(copied: Callable[[SearchQA], SearchQA]) -> None:
+    world = SearchQA(split="test", reward="em_format", max_observation_tokens=50)
+    world.start([0], [CAPITAL if CAPITAL in world.task_ids else world.task_ids[0]])
+    world.step([0], ["search[Kenya capital]"])
+    again = copied(world)
+    for action in ("search[Kenya population]", "what?", "answer[Nairobi]"):
+        assert again.step([0], [action]) == world.step([0], [action])
+    world.close()
+    again.start([1], [again.task_ids[1]])
+    assert again.step([1], ["search[Kenya]"])[0].extras["passage_ids"]
+
+
+def test_the_client_of_a_server_refuses_to_be_copied() -> None:
+    world = SearchQA(split="test", retriever="http://127.0.0.1:9")
+    with pytest.raises(TypeError, match=r"http://127.0.0.1:9/retrieve holds open connections and cannot be copied"):
+        copy.deepcopy(world)
+    world.close()

@@ -7,13 +7,17 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from opid_gym_envs.searchqa.corpus import CorpusError, Passage, read_corpus, write_corpus
-from opid_gym_envs.searchqa.retrievers import IndexMismatch, bm25, build_index, make_retriever, open_index, store
-from opid_gym_envs.searchqa.retrievers.index import read_manifest
+from opid_gym_envs.searchqa.retrievers import IndexMismatch, bm25, build_index, dense, make_retriever, open_index, store
+from opid_gym_envs.searchqa.retrievers.index import RepeatedIds, read_manifest
+from opid_gym_envs.webshop.search.lucene import java
+from tests.patience import SECONDS
 from tests.searchqa.servers import corpus
 
 
@@ -100,9 +104,181 @@ class TestResuming:
         path.write_text(whole + "{broken\n")
         with pytest.raises(CorpusError, match=r"corpus.jsonl:6: not a passage"):
             build_index(path, tmp_path / "index")
-        path.write_text(whole)
-        with pytest.raises(IndexMismatch, match="another corpus"):
-            build_index(path, tmp_path / "index")
+        path.write_text(whole)  # mended: the same command starts over
+        build_index(path, tmp_path / "index")
+        assert open_index(tmp_path / "index").search(["number3"], 1)[0][0].id == "3"
+
+    @pytest.mark.parametrize("engine", ["bm25", "bm25s", "dense"])
+    def test_a_build_that_failed_for_a_setting_or_the_corpus_is_started_over(self, tmp_path, engine):
+        path = tmp_path / "corpus.jsonl"
+        path.write_text("")
+        with pytest.raises(ValueError, match=r"corpus.jsonl' has no passages"):
+            build_index(path, tmp_path / "index", engine)
+        write_corpus(path, [Passage(str(number), "", "") for number in range(3)])
+        with pytest.raises(ValueError, match=r"corpus.jsonl' has no passages with any text"):
+            build_index(path, tmp_path / "index", engine)
+        write_corpus(path, many(5))
+        if engine == "dense":
+            with pytest.raises(ValueError, match="no sentence-transformers model"):
+                build_index(path, tmp_path / "index", engine, {"model": "/nowhere"})
+        build_index(path, tmp_path / "index", engine)
+        assert len(open_index(tmp_path / "index").search(["number3"], 1)[0]) == 1
+
+    def test_ids_that_passages_share_are_named(self, tmp_path):
+        passages = [*many(5), Passage("3", "Other", "text"), Passage("4", "Other", "text")]
+        with pytest.warns(RepeatedIds, match=r"has 2 passages with the id of an earlier one, the first is '3'"):
+            build_index(passages, tmp_path / "index")
+
+
+class TestIndexesOfOthers:
+    def faiss_index(self, path, kind="Flat", metric=faiss.METRIC_INNER_PRODUCT):
+        """As FlashRAG makes it for Search-R1: normalised vectors of all passages."""
+        model = dense.load_model({**dense.Dense.SETTINGS})
+        vectors = dense.encode(model, [passage.contents for passage in corpus()], "")
+        index = faiss.index_factory(vectors.shape[1], kind, metric)
+        index.add(vectors)
+        faiss.write_index(index, str(path))
+        return path
+
+    def test_vectors_of_a_flat_index_are_mapped_and_rank_as_our_own(self, tmp_path):
+        vectors = self.faiss_index(tmp_path / "e5_Flat.index")
+        queries = ["walrus of Malta", "a string instrument in Japan", "ships"]
+        own = make_retriever("dense", corpus=corpus(), cache_dir=tmp_path / "own").search(queries, 5)
+        theirs = make_retriever("dense", corpus=corpus(), cache_dir=tmp_path / "theirs", vectors=str(vectors))
+        for one, other in zip(own, theirs.search(queries, 5), strict=True):
+            assert [hit.id for hit in one] == [hit.id for hit in other]
+            assert [hit.score for hit in one] == pytest.approx([hit.score for hit in other], rel=1e-4)
+        assert not list((tmp_path / "theirs").rglob("vectors.f32"))
+
+    def test_what_does_not_fit_says_what_can_be_done(self, tmp_path):
+        vectors = self.faiss_index(tmp_path / "e5_Flat.index")
+        for few, what in ((corpus()[:50], "has 100 vectors, and the corpus 50 passages"),):
+            with pytest.raises(ValueError, match=what):
+                make_retriever("dense", corpus=few, cache_dir=tmp_path, vectors=str(vectors))
+        narrow = faiss.IndexFlatIP(8)
+        narrow.add(np.ones((100, 8), np.float32))
+        faiss.write_index(narrow, str(tmp_path / "narrow.index"))
+        with pytest.raises(
+            ValueError, match=r"vectors of 8 numbers, and model 'all-MiniLM-L6-v2' makes 384: set model="
+        ):
+            make_retriever("dense", corpus=corpus(), cache_dir=tmp_path, vectors=str(tmp_path / "narrow.index"))
+        for kind, metric in (("HNSW16", faiss.METRIC_INNER_PRODUCT), ("Flat", faiss.METRIC_L2)):
+            other = self.faiss_index(tmp_path / "other.index", kind, metric)
+            with pytest.raises(
+                ValueError, match=r"not a FAISS index of kind Flat with inner products.*encode the passages"
+            ):
+                make_retriever("dense", corpus=corpus(), cache_dir=tmp_path, vectors=str(other))
+        vectors.write_bytes(vectors.read_bytes()[:-4])
+        with pytest.raises(ValueError, match=r"is incomplete: 100 vectors of 384 numbers take 153,645 bytes"):
+            make_retriever("dense", corpus=corpus(), cache_dir=tmp_path, vectors=str(vectors))
+        for give in (lambda: make_retriever("bm25", corpus=vectors, cache_dir=tmp_path), lambda: open_index(vectors)):
+            with pytest.raises(ValueError, match="which has vectors and no passages: give the passages as corpus"):
+                give()
+
+    def test_a_folder_of_pyserinis_is_searched_as_it_is(self, tmp_path):
+        (tmp_path / "docs").mkdir()
+        write_corpus(tmp_path / "docs" / "docs.jsonl", corpus())
+        arguments = ["-collection", "JsonCollection", "-generator", "DefaultLuceneDocumentGenerator", "-threads", "1"]
+        places = ["-input", str(tmp_path / "docs"), "-quiet"]
+        index = java()("io.anserini.index.IndexCollection")
+        index.main([*arguments, *places, "-index", str(tmp_path / "stored"), "-storeRaw"])
+        index.main([*arguments, *places, "-index", str(tmp_path / "bare")])
+        theirs = make_retriever("lucene", corpus=tmp_path / "stored")
+        own = make_retriever("lucene", corpus=corpus(), cache_dir=tmp_path / "own")
+        queries = ["walrus in Malta", "sonnet of Iran", "O'Neill"]
+        found, expected = theirs.search(queries, 3), own.search(queries, 3)
+        assert [len(hits) for hits in found] == [3, 3, 0]
+        assert [hits[0].passage for hits in found[:2]] == [hits[0].passage for hits in expected[:2]]
+        for hits, others in zip(found, expected, strict=True):  # equal scores are ordered by names, which differ
+            assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in others], rel=1e-4)
+        assert theirs.search_documents(queries, 3) == [
+            [(json.dumps({"id": hit.id, "contents": hit.passage.contents}).encode(), hit.score) for hit in hits]
+            for hits in found
+        ]
+        theirs.close()
+        with pytest.raises(ValueError, match="does not store its texts: build it with pyserini's --storeRaw"):
+            open_index(tmp_path / "bare")
+        with pytest.raises(ValueError, match="is an index of Lucene's: engine 'lucene' searches it, not 'bm25'"):
+            make_retriever("bm25", corpus=tmp_path / "stored")
+
+
+def zeroed(path):
+    replace_content(path, bytes(path.stat().st_size))
+
+
+def cut_off(path):
+    replace_content(path, path.read_bytes()[:-7])
+
+
+def replace_content(path, content):
+    """Not in place: who still has the file mapped, as a thread of tantivy's may, would be ended by a bus error."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+class TestDamage:
+    """What a power cut leaves of files that were not forced to the disk, or a careless hand."""
+
+    @pytest.mark.parametrize("engine", ["bm25", "bm25s", "dense"])
+    def test_damaged_files_are_named_and_the_same_command_repairs_them(self, tmp_path, engine):
+        folder = tmp_path / "index"
+        build_index(corpus(), folder, engine)
+        asked = ["walrus in Malta", "sonnet of Iran"]
+        before = open_index(folder).search(asked, 3)
+        harms = [(zeroed, engine), (cut_off, "passages"), (Path.unlink, engine), (zeroed, "passages")]
+        for harm, inside in harms if engine == "bm25" else harms[:1]:  # the others take long to build
+            path = max((folder / inside).iterdir(), key=lambda path: path.stat().st_size)
+            harm(path)
+            with pytest.raises(IndexMismatch, match=f"damaged.*{re.escape(path.name)}.*the command that builds"):
+                open_index(folder)
+            with pytest.warns(UserWarning, match=f"built again: .*{re.escape(path.name)}"):
+                build_index(corpus(), folder, engine)
+            assert open_index(folder).search(asked, 3) == before
+
+    @pytest.mark.parametrize("harm", [zeroed, cut_off, lambda path: path.write_bytes(b"[" * 100_000)])
+    def test_a_torn_manifest_is_named_and_the_same_command_repairs_it(self, tmp_path, harm):
+        build_index(corpus(), tmp_path / "index")
+        harm(tmp_path / "index" / "manifest.json")
+        with pytest.raises(IndexMismatch, match=r"manifest.json: not the manifest of an index"):
+            open_index(tmp_path / "index")
+        with pytest.warns(UserWarning, match=r"built again: .*manifest.json"):
+            build_index(corpus(), tmp_path / "index")
+        assert open_index(tmp_path / "index").search(["walrus in Malta"], 1)[0][0].id == "walrus-Malta"
+
+    def test_one_changed_byte_is_found_by_the_command(self, tmp_path):
+        folder = tmp_path / "index"
+        build_index(many(20_000), folder)
+        lines = folder / "passages" / "passages.jsonl"
+        with open(lines, "r+b") as file:
+            file.seek(10_000)
+            file.write(b"\xff")
+        build_index(many(20_000), folder)
+        with pytest.warns(UserWarning, match="passages.jsonl has other content"):
+            build_index(many(20_000), folder, thorough=True)
+
+    def test_zeros_at_the_end_of_an_unfinished_build_are_written_again(self, tmp_path):
+        passages = many(100)
+        store.write_store(tmp_path, passages[:60])
+        ends = tmp_path / "ends.u64"  # lines are forced to the disk before the ends that count them
+        ends.write_bytes(ends.read_bytes()[:-64] + bytes(64))
+        assert store.write_store(tmp_path, passages) == 100
+        assert list(store.PassageStore(tmp_path)) == passages
+
+    def test_vectors_of_zeros_are_made_again(self, tmp_path):
+        """As a power cut leaves the last ones of an unfinished build."""
+        passages = many(40)
+        build_index(passages, tmp_path / "whole", "dense")
+        with pytest.raises(Interrupted):
+            build_index(passages, tmp_path / "cut", "dense", stage=interrupted_at("encoding passages", 40))
+        vectors = tmp_path / "cut" / "dense" / "vectors.f32"
+        content = (tmp_path / "whole" / "dense" / "vectors.f32").read_bytes()
+        vectors.write_bytes(content[: len(content) // 2] + bytes(len(content) // 2))
+        build_index(passages, tmp_path / "cut", "dense")
+        assert vectors.read_bytes() == content
+
+    def test_an_interruption_of_the_first_write_leaves_nothing_in_the_way(self, tmp_path):
+        (tmp_path / ".new-manifest-0123abcd.json").write_text('{"engine": ')
+        assert build_index(corpus(), tmp_path).complete
 
 
 class TestStore:
@@ -143,7 +319,7 @@ class TestStore:
         )
         command = [sys.executable, "-c", code, str(tmp_path / "corpus.jsonl"), str(tmp_path / "cache")]
         processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-        assert [process.communicate(timeout=60)[0] for process in processes] == ["77\n"] * 3
+        assert [process.communicate(timeout=SECONDS)[0] for process in processes] == ["77\n"] * 3
         assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
@@ -180,7 +356,7 @@ class TestDenseIndex:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"index": "ivf"}, "index must be 'exact' or 'hnsw', got 'ivf'"),
+            ({"index": "ivf"}, r"index must be one of \['exact', 'hnsw'\], got 'ivf'"),
             ({"model": "/nowhere/model"}, "no sentence-transformers model '/nowhere/model'"),
             ({"max_length": "long"}, "max_length must be of type int, got 'long'"),
             ({"colour": "red"}, r"dense has no setting 'colour'; it has \['candidates', 'index'"),
@@ -194,7 +370,7 @@ class TestDenseIndex:
 class TestCommand:
     def run(self, *arguments):
         command = [sys.executable, "-m", "opid_gym.cli", "index", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         return done.returncode, done.stdout, done.stderr
 
     def test_builds_and_says_what_next(self, tmp_path):
@@ -202,7 +378,7 @@ class TestCommand:
         code, out, said = self.run(tmp_path / "corpus.jsonl", "--out", tmp_path / "index", "--json")
         assert code == 0, said
         row = json.loads(out)
-        assert (row["engine"], row["passages"], row["settings"]) == ("bm25", 100, {})
+        assert (row["engine"], row["passages"], row["settings"]) == ("bm25", 100, {"language": "english"})
         code, out, said = self.run(tmp_path / "corpus.jsonl", "--out", tmp_path / "index")
         assert (code, out) == (0, "")
         assert re.search(r"100 passages for bm25 in .*opid-gym serve search --index", said, re.DOTALL)

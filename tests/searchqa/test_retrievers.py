@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import random
 import threading
 
@@ -22,6 +23,7 @@ from opid_gym_envs.searchqa.retrievers import (
 )
 from opid_gym_envs.searchqa.retrievers.words import FILLER
 from opid_gym_envs.searchqa.retrievers.workers import Workers
+from tests.patience import SECONDS
 from tests.searchqa.servers import PLACES, TOPICS, corpus
 
 STRANGE = [
@@ -86,6 +88,13 @@ def test_documents_are_the_passages_as_json(retriever):
         assert [score for _, score in documents] == pytest.approx([hit.score for hit in hits], rel=1e-4)
 
 
+def test_a_copy_in_another_process_answers_the_same(retriever):
+    copied = pickle.loads(pickle.dumps(retriever))
+    assert copied.search(["walrus Malta", "quagga"], 2) == retriever.search(["walrus Malta", "quagga"], 2)
+    copied.close()
+    assert retriever.search(["walrus Malta"], 1)[0][0].id == "walrus-Malta"
+
+
 def scores(results) -> np.ndarray:
     return np.array([[hit.score for hit in hits] for hits in results])
 
@@ -100,7 +109,7 @@ def test_is_a_retriever(retriever):
     [
         "walrus Malta",
         '"walrus" AND (Malta',
-        "title:walrus^5 Malta]",
+        "title: walrus^5 Malta]",  # without the space it is one word to Lucene
         "walrus\x00Malta",
         "+walrus -Malta",
         "walrus*Malta~2",
@@ -147,7 +156,7 @@ class TestWorkers:
 
         def work(item: int) -> int:
             if item == 0:
-                assert others_are_done.wait(30)
+                assert others_are_done.wait(SECONDS)
             else:
                 done.append(item)
                 if len(done) == 9:
@@ -220,6 +229,107 @@ class TestBM25:
             assert len({hit.id for hit in hits}) == len(hits)
 
 
+# Of each passage: a sentence of its own in four languages, a question about it in each.
+SPOKEN = {
+    "english": [
+        ("The Nile flows into the Mediterranean Sea.", "Which sea does the Nile flow into?"),
+        ("Canberra is the capital of Australia.", "What is the capital of Australia?"),
+        ("Penicillin was discovered by Fleming.", "Who discovered penicillin?"),
+        ("The library opens at nine in the morning.", "When does the library open?"),
+    ],
+    "chinese": [
+        ("尼罗河流入地中海。", "尼罗河流入哪个海？"),
+        ("堪培拉是澳大利亚的首都。", "澳大利亚的首都是哪里？"),
+        ("青霉素是由弗莱明发现的。", "谁发现了青霉素？"),
+        ("图书馆早上九点开门。", "图书馆几点开门？"),
+    ],
+    "japanese": [
+        ("ナイル川は地中海に注ぐ。", "ナイル川はどの海に注ぎますか？"),
+        ("キャンベラはオーストラリアの首都です。", "オーストラリアの首都はどこですか？"),
+        ("ペニシリンはフレミングによって発見された。", "ペニシリンを発見したのは誰ですか？"),
+        ("図書館は朝九時に開きます。", "図書館はいつ開きますか？"),
+    ],
+    "korean": [
+        ("나일강은 지중해로 흘러든다.", "나일강이 흘러드는 바다는?"),
+        ("캔버라는 오스트레일리아의 수도이다.", "오스트레일리아의 수도는 어디인가?"),
+        ("페니실린은 플레밍이 발견했다.", "페니실린을 발견한 사람은 누구인가?"),
+        ("도서관은 아침 아홉 시에 연다.", "도서관은 언제 여는가?"),
+    ],
+    "thai": [
+        ("แม่น้ำไนล์ไหลลงสู่ทะเลเมดิเตอร์เรเนียน", "แม่น้ำไนล์ไหลลงทะเลใด"),
+        ("แคนเบอร์ราเป็นเมืองหลวงของออสเตรเลีย", "เมืองหลวงของออสเตรเลียคือที่ไหน"),
+        ("เฟลมมิงค้นพบเพนิซิลลิน", "ใครค้นพบเพนิซิลลิน"),
+        ("ห้องสมุดเปิดตอนเก้าโมงเช้า", "ห้องสมุดเปิดเมื่อไร"),
+    ],
+    "russian": [
+        ("Нил впадает в Средиземное море.", "В какое море впадает Нил?"),
+        ("Канберра — столица Австралии.", "Какой город — столица Австралии?"),
+        ("Пенициллин открыл Флеминг.", "Кто открыл пенициллин?"),
+        ("Библиотека открывается в девять утра.", "Когда открывается библиотека?"),
+    ],
+    "hindi": [
+        ("नील नदी भूमध्य सागर में गिरती है।", "नील नदी किस सागर में गिरती है?"),
+        ("कैनबरा ऑस्ट्रेलिया की राजधानी है।", "ऑस्ट्रेलिया की राजधानी क्या है?"),
+        ("पेनिसिलिन की खोज फ्लेमिंग ने की।", "पेनिसिलिन की खोज किसने की?"),
+        ("पुस्तकालय सुबह नौ बजे खुलता है।", "पुस्तकालय कब खुलता है?"),
+    ],
+}
+
+
+@pytest.mark.parametrize("engine", ["bm25", "bm25s"])
+class TestLanguages:
+    @pytest.mark.parametrize("language", SPOKEN)
+    def test_passages_are_found_in_their_own_language(self, tmp_path, engine, language):
+        passages = [
+            Passage(f"{spoken} {n}", "", text) for spoken, pairs in SPOKEN.items() for n, (text, _) in enumerate(pairs)
+        ]
+        retriever = make_retriever(engine, corpus=passages, cache_dir=tmp_path)
+        results = retriever.search([query for _, query in SPOKEN[language]], 1)
+        assert [hits[0].id for hits in results] == [f"{language} {number}" for number in range(4)]
+
+    @pytest.mark.parametrize(
+        ("passage", "query"),
+        [
+            ("ﾄｳｷｮｳ ｵﾘﾝﾋﾟｯｸ", "トウキョウ"),  # half width
+            ("ＯＰＩＤ ＧＹＭ", "opid"),  # full width
+            ("Cafe\u0301 noir", "café"),  # a letter and its accent
+            ("Москва\u0301 зимой", "Москва"),  # where the stress is
+            ("كَتَبَ الوَلَدُ", "كتب الولد"),  # vowel points
+            ("茶", "茶"),
+        ],
+    )
+    def test_one_text_in_two_forms_is_one_text(self, tmp_path, engine, passage, query):
+        passages = [Passage("0", "", passage), Passage("1", "", "something else entirely")]
+        retriever = make_retriever(engine, corpus=passages, cache_dir=tmp_path)
+        assert [hit.id for hit in retriever.search([query], 2)[0]] == ["0"]
+
+    def test_a_corpus_has_the_stemmer_of_its_language(self, tmp_path, engine):
+        passages = [Passage("0", "", "Die Universitäten öffnen ihre Türen."), Passage("1", "", "Ein Garten.")]
+        english = make_retriever(engine, corpus=passages, cache_dir=tmp_path)
+        german = make_retriever(engine, corpus=passages, cache_dir=tmp_path, language="german")
+        query = "Welche Universität öffnet die Tür?"
+        assert english.search([query], 1)[0][0].score < german.search([query], 1)[0][0].score
+        with pytest.raises(ValueError, match=r"language must be one of \['arabic', .*'english'.*\], got 'latin'"):
+            make_retriever(engine, corpus=passages, cache_dir=tmp_path, language="latin")
+
+
+class TestLucene:
+    @pytest.mark.parametrize("query", ["O'Neill", "414.7", "U.S.A.", "3,000"])
+    def test_words_are_what_lucene_takes_for_words(self, tmp_path, query):
+        passages = [
+            Passage("0", "", f"Here it stands: {query}, you see."),
+            Passage("1", "", "O Neill 414 7 U S A 3 000"),
+        ]
+        retriever = make_retriever("lucene", corpus=passages, cache_dir=tmp_path)
+        assert [hit.id for hit in retriever.search([query], 2)[0]] == ["0"]
+
+    def test_the_cjk_analyzer_is_a_setting(self, tmp_path):
+        passages = [Passage(str(number), "", text) for number, (text, _) in enumerate(SPOKEN["chinese"])]
+        retriever = make_retriever("lucene", corpus=passages, cache_dir=tmp_path, language="zh")
+        results = retriever.search([query for _, query in SPOKEN["chinese"]], 1)
+        assert [hits[0].id for hits in results] == ["0", "1", "2", "3"]
+
+
 class TestMakeRetriever:
     def test_a_ready_retriever_is_taken_as_it_is(self, tmp_path):
         retriever = make_retriever("bm25", corpus=corpus(), cache_dir=tmp_path)
@@ -230,10 +340,15 @@ class TestMakeRetriever:
     def test_wrong_names_and_settings_say_what_there_is(self, tmp_path):
         with pytest.raises(ValueError, match=r"unknown engine 'bm52'; there are \['bm25'"):
             make_retriever("bm52", corpus=corpus(), cache_dir=tmp_path)
-        with pytest.raises(ValueError, match="bm25 has no setting 'k1'"):
+        with pytest.raises(ValueError, match=r"bm25 has no setting 'k1'; it has \['language'\]"):
             make_retriever("bm25", corpus=corpus(), cache_dir=tmp_path, k1=0.9)
         with pytest.raises(ValueError, match="needs a corpus"):
             make_retriever("bm25", cache_dir=tmp_path)
+
+    @pytest.mark.parametrize("address", ["127.0.0.1:8000", "localhost", "search.example.org:80/retrieve", "10.0.0.7"])
+    def test_an_address_without_http_says_what_is_missing(self, address):
+        with pytest.raises(ValueError, match=rf"begins with http:// or https://: write 'http://{address}'"):
+            make_retriever(address)
 
     def test_an_index_is_built_once(self, tmp_path):
         path = tmp_path / "corpus.jsonl"
@@ -281,9 +396,9 @@ class TestIndex:
         row = json.loads(manifest.read_text())
         del row["engine_format"]  # as the first version wrote it
         manifest.write_text(json.dumps(row))
-        with pytest.raises(IndexMismatch, match=r"has format 1 of bm25, .* this version reads 2: build it again"):
+        with pytest.raises(IndexMismatch, match=r"has format 1 of bm25, .* this version reads 3: build it again"):
             open_index(tmp_path / "index")
-        with pytest.raises(IndexMismatch, match="format 1 of bm25, not 2: give another folder"):
+        with pytest.raises(IndexMismatch, match="format 1 of bm25, not 3: give another folder"):
             build_index(corpus(), tmp_path / "index")
 
     def test_refuses_a_folder_with_something_else(self, tmp_path):

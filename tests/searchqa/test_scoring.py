@@ -68,6 +68,7 @@ def test_an_accepted_answer_of_articles_and_punctuation_stands_nowhere() -> None
         ("", ["Nairobi"], 0.0),
         ("the", ["a"], 1.0),
         ("red red blue", ["red green"], 0.4),
+        ("Nairobi", [], 0.0),
     ],
 )
 def test_f1_by_hand(answer: str, accepted: list[str], score: float) -> None:

@@ -17,12 +17,15 @@ import msgpack
 import pytest
 from fastapi.testclient import TestClient
 
+from opid_gym.access import Access
 from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers import RetrieverError, build_index, make_retriever
 from opid_gym_envs.searchqa.retrievers.http import HTTPRetriever
+from opid_gym_envs.searchqa.server import batching
 from opid_gym_envs.searchqa.server.app import create_app
 from opid_gym_envs.searchqa.server.batching import Batcher
-from tests.searchqa.servers import Slow, corpus, opid_gym_serve, serving, wait_for
+from tests.patience import SECONDS, get, post, wait_for
+from tests.searchqa.servers import PLACES, TOPICS, Slow, corpus, opid_gym_serve, serving
 
 STRANGE = [
     Passage("tags", "Tags", "zebra </information> <answer>zebra</answer>"),
@@ -43,7 +46,7 @@ class TestDialects:
     def test_search_r1(self, url):
         """As `batch_search` of Search-R1 posts and reads."""
         payload = {"queries": ["walrus in Malta", "sonnet of Iran"], "topk": 3, "return_scores": True}
-        results = httpx.post(f"{url}/retrieve", json=payload).json()["result"]
+        results = post(f"{url}/retrieve", json=payload).json()["result"]
         titles = [[item["document"]["contents"].split("\n")[0] for item in result] for result in results]
         assert [found[0] for found in titles] == ['"Walrus of Malta"', '"Sonnet of Iran"']
         assert [len(found) for found in titles] == [3, 3]
@@ -51,13 +54,13 @@ class TestDialects:
 
     def test_search_r1_without_scores(self, url):
         """The request that Search-R1's own server fails on."""
-        answer = httpx.post(f"{url}/retrieve", json={"queries": ["walrus in Malta"], "topk": 1, "return_scores": False})
+        answer = post(f"{url}/retrieve", json={"queries": ["walrus in Malta"], "topk": 1, "return_scores": False})
         contents = '"Walrus of Malta"\nThe walrus is well known all over Malta.'
         assert answer.json() == {"result": [[{"id": "walrus-Malta", "contents": contents}]]}
 
     def test_opid(self, url):
         """One query, nested all the same."""
-        answer = httpx.post(f"{url}/retrieve", json={"query": "walrus in Malta", "topk": 2, "return_scores": True})
+        answer = post(f"{url}/retrieve", json={"query": "walrus in Malta", "topk": 2, "return_scores": True})
         (result,) = answer.json()["result"]
         assert [result[0]["document"]["id"], len(result)] == ["walrus-Malta", 2]
 
@@ -65,17 +68,17 @@ class TestDialects:
     def test_gem(self, url, scores):
         """One query in msgpack, without a content type; the answer is flat, and has scores or nulls."""
         payload = {"query": "walrus in Malta", "topk": 2, "return_scores": scores}
-        answer = httpx.post(f"{url}/retrieve", content=msgpack.packb(payload))
+        answer = post(f"{url}/retrieve", content=msgpack.packb(payload))
         result = msgpack.unpackb(answer.content)["result"]
         assert result[0]["document"]["contents"].startswith('"Walrus of Malta"\n')
         assert [item["score"] is not None for item in result] == [scores, scores]
 
     def test_topk_left_out_is_the_servers(self, url):
         for payload in ({"queries": ["walrus"]}, {"queries": ["walrus"], "topk": None}):
-            assert len(httpx.post(f"{url}/retrieve", json=payload).json()["result"][0]) == 4
+            assert len(post(f"{url}/retrieve", json=payload).json()["result"][0]) == 4
 
     def test_no_queries_no_results(self, url):
-        assert httpx.post(f"{url}/retrieve", json={"queries": []}).json() == {"result": []}
+        assert post(f"{url}/retrieve", json={"queries": []}).json() == {"result": []}
 
     @pytest.mark.parametrize(
         ("body", "reason"),
@@ -91,16 +94,92 @@ class TestDialects:
             (b'{"query": ["a"]}', "'query' must be a text, got ['a']"),
             (b'{"queries": "a"}', "'queries' must be a list of texts, got 'a'"),
             (b'{"queries": ["a", null]}', "'queries' must be a list of texts"),
-            (b'{"queries": ["a"], "topk": 0}', "'topk' must be a whole number from 1 to 1000, got 0"),
+            (b'{"queries": ["a"], "topk": -1}', "'topk' must be a whole number from 1 to 1000, or 0 for the server's"),
             (b'{"queries": ["a"], "topk": 1e999}', "'topk' must be a whole number"),
             (b'{"queries": ["a"], "topk": "3"}', "'topk' must be a whole number"),
             (b'{"queries": ["a"], "return_scores": "no"}', "'return_scores' must be true or false, got 'no'"),
         ],
     )
     def test_a_malformed_body_is_refused_with_the_reason(self, url, body, reason):
-        answer = httpx.post(f"{url}/retrieve", content=body)
+        answer = post(f"{url}/retrieve", content=body)
         assert answer.status_code == 422
         assert reason in answer.json()["detail"]
+
+
+def search_r1_client(url: str, queries: list[str], topk: int) -> list[str]:
+    """As Search-R1's generation loop asks: no look at the status, passages made one text."""
+    payload = {"queries": queries, "topk": topk, "return_scores": True}
+    answer = post(f"{url}/retrieve", json=payload).json()
+    texts = []
+    for found in answer["result"]:
+        text = ""
+        for rank, item in enumerate(found, 1):
+            title, *lines = item["document"]["contents"].split("\n")
+            text += f"Doc {rank}(Title: {title}) {chr(10).join(lines)}\n"
+        texts.append(text)
+    return texts
+
+
+class TestWholeBatches:
+    def test_three_batches_of_a_trainer_are_answered_at_once(self, url):
+        batches = [
+            [f"{topic} {place} {n}" for n in range(8_192)] for topic, place in zip(TOPICS, PLACES[:3], strict=False)
+        ]
+        with ThreadPoolExecutor(3) as clients:
+            answers = list(clients.map(lambda queries: search_r1_client(url, queries, 3), batches))
+        for answer, topic, place in zip(answers, TOPICS, PLACES, strict=False):
+            assert len(answer) == 8_192
+            assert all(text.startswith(f'Doc 1(Title: "{topic.title()} of {place}") The {topic}') for text in answer)
+            assert all("Doc 3(" in text for text in answer)
+
+    def test_no_topk_is_the_servers_own(self, url):
+        for topk in (0, None):
+            answer = post(f"{url}/retrieve", json={"queries": ["walrus"], "topk": topk}).json()
+            assert len(answer["result"][0]) == 4  # this one's
+
+    def test_what_is_too_large_is_said_in_a_form_that_search_r1s_client_reads(self):
+        with serving(create_app(Slow(), queue=3)) as (url, _):
+            answer = post(f"{url}/retrieve", json={"queries": ["a"] * 4, "return_scores": True})
+            assert answer.status_code == 413
+            assert (
+                search_r1_client(url, ["a"] * 4, 3)
+                == ['Doc 1(Title: "The search failed") a request can have 3 queries, this one has 4\n'] * 4
+            )
+            assert answer.json()["detail"] == "a request can have 3 queries, this one has 4"
+
+
+class TestAccess:
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"Host": "rebound.example"}, 403),
+            ({"Origin": "http://evil.example"}, 403),
+            ({"Content-Type": "text/plain"}, 415),
+            ({"X-Long": "a" * 40_000}, 431),
+            ({"X-Long": "a" * 60_000}, 431),
+            ({"Host": "localhost"}, 200),
+        ],
+    )
+    def test_other_sites_and_names_that_point_here_are_refused(self, url, headers, status):
+        body = b'{"queries": ["walrus"]}'
+        assert post(f"{url}/retrieve", content=body, headers=headers).status_code == status
+
+    def test_passages_of_a_request_are_limited(self, url):
+        answer = post(f"{url}/retrieve", json={"queries": [""] * 1000, "topk": 1000})
+        assert answer.status_code == 413
+        assert "this one asks for 1000 times 1000" in answer.json()["detail"]
+
+    def test_a_token_is_needed_everywhere_but_for_health(self, tmp_path):
+        retriever = make_retriever("bm25", corpus=corpus(), cache_dir=tmp_path)
+        with serving(create_app(retriever, access=Access(token="secret"))) as (url, _):
+            assert get(f"{url}/health").status_code == 200
+            for path in ("/metrics", "/docs", "/openapi.json"):
+                assert get(url + path).status_code == 401
+            with pytest.raises(RetrieverError, match="this server wants its token"):
+                HTTPRetriever(url).search(["walrus in Malta"], 1)
+            for dialect in ("search-r1", "opid", "gem"):
+                [[hit]] = HTTPRetriever(url, dialect=dialect, token="secret").search(["walrus in Malta"], 1)
+                assert hit.id == "walrus-Malta"
 
 
 @pytest.mark.parametrize("dialect", ["search-r1", "opid", "gem"])
@@ -150,7 +229,7 @@ class TestLoad:
             first = clients.submit(ask, url, "first", 1)
             wait_for(lambda: retriever.batches)
             rest = [clients.submit(ask, url, f"query {number}", 1 + number % 2) for number in range(6)]
-            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 6)
+            wait_for(lambda: get(f"{url}/health").json()["waiting"] == 6)
             retriever.may_answer.set()
             assert first.result()["result"] == [[{"id": "first", "contents": '"first"\n1'}]]
             for number, answer in enumerate(rest):
@@ -164,11 +243,11 @@ class TestLoad:
             first = clients.submit(ask, url, "first", 1)
             wait_for(lambda: retriever.batches)
             waiting = [clients.submit(ask, url, f"query {number}", 1) for number in range(3)]
-            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 3)
-            refused = httpx.post(f"{url}/retrieve", json={"query": "one too many"})
+            wait_for(lambda: get(f"{url}/health").json()["waiting"] == 3)
+            refused = post(f"{url}/retrieve", json={"query": "one too many"})
             assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             assert refused.json()["detail"] == "3 queries wait already"
-            assert httpx.post(f"{url}/retrieve", json={"queries": ["a"] * 4}).status_code == 413
+            assert post(f"{url}/retrieve", json={"queries": ["a"] * 4}).status_code == 413
             retriever.may_answer.set()
             assert [answer.result()["result"][0][0]["id"] for answer in [first, *waiting]] == [
                 "first",
@@ -182,12 +261,14 @@ class TestLoad:
             first = clients.submit(ask, url, "first", 1)
             wait_for(lambda: retriever.batches)
             rest = [clients.submit(ask, url, text, 1) for text in ("water", "poison", "wine")]
-            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 3)
+            wait_for(lambda: get(f"{url}/health").json()["waiting"] == 3)
             retriever.may_answer.set()
             assert first.result()["result"][0][0]["id"] == "first"
             water, poison, wine = (answer.result() for answer in rest)
             assert (water["result"][0][0]["id"], wine["result"][0][0]["id"]) == ("water", "wine")
-            assert poison == {"detail": "the search failed: ZeroDivisionError: this engine cannot take poison"}
+            why = "the search failed: ZeroDivisionError: this engine cannot take poison"
+            assert poison["detail"] == why
+            assert why in poison["result"][0][0]["contents"]  # for clients that look at nothing else
 
     def test_shutting_down_answers_what_was_accepted(self):
         retriever = Slow()
@@ -196,7 +277,7 @@ class TestLoad:
                 answers = [clients.submit(ask, url, "first", 1)]
                 wait_for(lambda: retriever.batches)
                 answers += [clients.submit(ask, url, f"query {number}", 1) for number in range(5)]
-                wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 5)
+                wait_for(lambda: get(f"{url}/health").json()["waiting"] == 5)
                 server.should_exit = True
                 wait_for(lambda: not reachable(url))
                 retriever.may_answer.set()
@@ -205,13 +286,19 @@ class TestLoad:
 
 
 class TestBatcher:
+    @pytest.fixture(autouse=True)
+    def clock(self, monkeypatch):
+        """The batcher's time, which passes by searching alone: a busy machine makes nothing slow."""
+        self.now = 0.0
+        monkeypatch.setattr(batching, "perf_counter", lambda: self.now)
+
     def search(self, local: bool, seconds: float) -> list[bool]:
         """Whether each of three searches, one after the other, was made in the event loop's thread."""
         inside = []
 
         def find(queries, k):
             inside.append(threading.current_thread() is threading.main_thread())
-            time.sleep(seconds)
+            self.now += seconds
             return [[(b"{}", 1.0)] for _ in queries]
 
         async def ask():
@@ -241,7 +328,7 @@ class TestProtocol:
 
     @pytest.fixture
     def connection(self, url):
-        with closing(HTTPConnection(url.removeprefix("http://"), timeout=30)) as connection:
+        with closing(HTTPConnection(url.removeprefix("http://"), timeout=SECONDS)) as connection:
             connection.connect()
             yield connection
 
@@ -296,6 +383,20 @@ class TestProtocol:
         connection.sock.sendall(request("walrus in Malta " * 60_000))
         assert self.found(connection) == "walrus-Malta"
 
+    def test_headers_without_end_are_refused(self, url, connection):
+        connection.sock.sendall(b"POST /retrieve HTTP/1.1\r\nX-Long: ")
+        with suppress(OSError):
+            for _ in range(200):
+                connection.sock.sendall(b"a" * 65_536)
+        with suppress(OSError):  # the answer may be lost, the connection is closed
+            assert b"400" in connection.sock.recv(100)
+        assert get(f"{url}/health").json()["status"] == "ok"
+
+    def test_a_long_body_after_short_headers_on_a_used_connection(self, connection):
+        for _ in range(2):
+            connection.sock.sendall(request("walrus in Malta " * 20_000))
+            assert self.found(connection) == "walrus-Malta"
+
     def test_a_client_that_does_not_read_is_not_answered_without_end(self, url):
         before = metrics(url)["queries_total"]
         with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
@@ -330,7 +431,7 @@ class TestReplicas:
                 process.send_signal(how)
                 assert sum(counts) == 0
             assert len(answered) == 8 * 60
-            assert process.wait(10) == -how
+            assert process.wait(SECONDS) == -how
 
 
 class TestClientFailures:
@@ -359,7 +460,7 @@ class TestClientFailures:
             (b"[]", "no list under 'result'"),
             (b'{"result": [[]]}', "1 results for 2 queries"),
             (b'{"result": [[], ["x"]]}', "not a JSON object: 'x'"),
-            (b'{"result": [[], [{"document": {"id": "1"}}]]}', "expected a text under 'contents'"),
+            (b'{"result": [[], [{"document": {"id": "1"}}]]}', "a text is read from 'contents'"),
         ],
     )
     def test_an_answer_that_is_none_is_quoted(self, content, reason):
@@ -382,9 +483,9 @@ class TestClientFailures:
             answers = [clients.submit(ask, url, "first", 1)]
             wait_for(lambda: retriever.batches)
             answers.append(clients.submit(ask, url, "second", 1))
-            wait_for(lambda: httpx.get(f"{url}/health").json()["waiting"] == 1)
+            wait_for(lambda: get(f"{url}/health").json()["waiting"] == 1)
             third = clients.submit(HTTPRetriever(url, wait=0.0).search, ["third"], 1)
-            wait_for(lambda: 'status="429"' in httpx.get(f"{url}/metrics").text)
+            wait_for(lambda: 'status="429"' in get(f"{url}/metrics").text)
             retriever.may_answer.set()
             assert third.result()[0][0].id == "third"
             assert metrics(url)['requests_total{dialect="search-r1",status="429"}'] == 1
@@ -412,7 +513,7 @@ class TestRoutes:
     def test_health_and_metrics(self):
         retriever = Slow()
         retriever.may_answer.set()
-        with TestClient(create_app(retriever, about={"engine": "slow"})) as client:
+        with TestClient(create_app(retriever, about={"engine": "slow"}), base_url="http://localhost") as client:
             assert client.post("/retrieve", json={"query": "hello"}).status_code == 200
             assert client.get("/health").json()["engine"] == "slow"
             assert "opid_gym_search_queries_total 1.0" in client.get("/metrics").text
@@ -420,18 +521,18 @@ class TestRoutes:
 
 
 def ask(url: str, query: str, k: int):
-    return httpx.post(f"{url}/retrieve", json={"queries": [query], "topk": k}, timeout=30).json()
+    return post(f"{url}/retrieve", json={"queries": [query], "topk": k}).json()
 
 
 def reachable(url: str) -> bool:
     try:
-        httpx.get(f"{url}/health")
+        get(f"{url}/health")
     except httpx.TransportError:
         return False
     return True
 
 
 def metrics(url: str) -> dict[str, float]:
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    lines = get(f"{url}/metrics").text.splitlines()
     rows = (line.removeprefix("opid_gym_search_").rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {name: float(value) for name, value in rows}

@@ -2,15 +2,14 @@
 
 import random
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import psutil
 
 from opid_gym_envs.searchqa.retrievers import build_index
 from opid_gym_envs.searchqa.retrievers.http import HTTPRetriever
-from tests.searchqa.servers import corpus, opid_gym_serve, wait_for
+from tests.patience import SECONDS, free_port, get, wait_for
+from tests.searchqa.servers import corpus, opid_gym_serve
 
 
 def replicas_of(process) -> set[int]:
@@ -23,9 +22,7 @@ def replicas_of(process) -> set[int]:
 
 def test_a_killed_replica_loses_nothing_and_is_replaced(tmp_path):
     build_index(corpus(), tmp_path / "index")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    arguments = ("--index", tmp_path / "index", "--port", port, "--replicas", 2)
+    arguments = ("--index", tmp_path / "index", "--port", free_port(), "--replicas", 2)
     with opid_gym_serve(*arguments) as (url, process), ThreadPoolExecutor(8) as clients:
         before = replicas_of(process)
         assert len(before) == 2
@@ -48,6 +45,6 @@ def test_a_killed_replica_loses_nothing_and_is_replaced(tmp_path):
         assert sum(counts) == 0
         assert len(answered) == 8 * 40
         wait_for(lambda: len(replicas_of(process) - {victim}) == 2)
-        assert httpx.get(f"{url}/health", timeout=30).json()["passages"] == 100
+        assert get(f"{url}/health").json()["passages"] == 100
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(SECONDS) == 0

@@ -21,6 +21,7 @@ from opid_gym_envs.searchqa.turns import (
     read_passages,
     show_passages,
 )
+from tests.patience import LONG
 
 SEARCH = Action("search", "capital of Kenya")
 ANSWER = Action("answer", "Nairobi")
@@ -77,12 +78,11 @@ def test_any_text_is_read_and_means_the_same_in_tags(said: str) -> None:
 @pytest.mark.parametrize("piece", ["<search>", "</search>", "<think>", "search[", "]", "<", " ", "\0", "search[ ]"])
 def test_a_megabyte_is_read_in_linear_time(piece: str) -> None:
     said = piece * (2**20 // len(piece))
-    start = time.process_time()
+    start = time.thread_time()
     read_action(said)
     in_tags(said)
     harmless(said)
-    # Quadratic work on this input takes minutes; two seconds are room for any machine.
-    assert time.process_time() - start < 2
+    assert time.thread_time() - start < LONG
 
 
 EVIL = (

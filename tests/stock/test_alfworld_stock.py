@@ -19,8 +19,7 @@ from opid_gym_envs.alfworld.problem import Dialect, GameFileError, load_problem
 from opid_gym_envs.alfworld.stock import StockEngine
 from tests.alfworld.households import extract_games, random_household, write_game
 
-pytest.importorskip("fast_downward", reason="the original is not installed: pip install opid-gym[stock]")
-pytest.importorskip("fast_downward", reason="the original is not installed: pip install opid-gym[stock]")
+pytest.importorskip("fast_downward", reason="stock ALFWorld is not installed: pip install 'opid-gym[stock]'")
 
 
 DIALECTS = (
@@ -145,7 +144,7 @@ def test_what_the_original_cannot_load_is_said(tmp_path: Path, paths: list[Path]
     broken = tmp_path / "game.tw-pddl"
     for text in ("{", json.dumps({**data, "pddl_problem": "("}), json.dumps({**data, "grammar": "x"}), "{}"):
         broken.write_text(text)
-        with pytest.raises(GameFileError, match=r"game\.tw-pddl: the original cannot load the file \(\w+"):
+        with pytest.raises(GameFileError, match=r"game\.tw-pddl: stock cannot load the file \(\w+"):
             StockEngine(broken)
     with pytest.raises(GameFileError, match="cannot load"):
         StockEngine(tmp_path / "absent.tw-pddl")
@@ -163,5 +162,5 @@ def test_steps_before_the_first_reset_are_refused(paths: list[Path]) -> None:
 
 def test_a_missing_installation_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, paths: list[Path]) -> None:
     monkeypatch.setitem(sys.modules, "fast_downward", None)
-    with pytest.raises(ImportError, match=r"pip install opid-gym\[stock\]"):
+    with pytest.raises(ImportError, match=r"pip install 'opid-gym\[stock\]'"):
         StockEngine(paths[0])

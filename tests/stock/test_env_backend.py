@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,11 @@ import numpy as np
 import pytest
 
 import opid_gym
+from opid_gym_envs.alfworld.export import export_game
+from opid_gym_envs.alfworld.generator import GeneratedSplit
 from opid_gym_envs.alfworld.problem import GameFileError
+from opid_gym_envs.alfworld.stock import StockEngine
+from tests.processes import printed
 
 gym.register_envs(opid_gym)
 DATA = Path(__file__).parents[1] / "data" / "alfworld"
@@ -43,10 +49,13 @@ def test_both_backends_play_the_same_episode(source: str, tmp_path: Path, monkey
         ended = a[2] or a[3]
     stock.close()
     assert "ALFWORLD_DATA" not in os.environ  # importing stock sets it, which would redirect every later gym.make
-    stock.reset()
+    with pytest.raises(gym.error.ClosedEnvironmentError):
+        stock.reset()
+    again = gym.make("opid/ALFWorld-v0", backend="textworld", max_episode_steps=12, **arguments)
+    again.reset()
     with pytest.raises(NotImplementedError, match="backend='native'"):
-        stock.unwrapped.expert_action()  # type: ignore[attr-defined]
-    stock.close()
+        again.unwrapped.expert_action()  # type: ignore[attr-defined]
+    again.close()
 
 
 def test_stock_plays_a_game_whose_rules_are_not_ours(tmp_path: Path) -> None:
@@ -69,3 +78,49 @@ def test_stock_plays_a_game_whose_rules_are_not_ours(tmp_path: Path) -> None:
     [opening] = [command for command in info["admissible_actions"] if command.startswith("open ")]
     assert env.step(opening)[0].startswith("You carefully open the")
     env.close()
+
+
+def test_memory_does_not_grow_with_the_episodes() -> None:
+    """Each episode's game is loaded anew, and stock's planner library is never unloaded: it has to be used again."""
+    code = (
+        "import resource, gymnasium as gym, opid_gym\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "def play(resets):\n"
+        "    env = gym.make('opid/ALFWorld-v0', backend='textworld', size='small', count=4)\n"
+        "    for _ in range(resets):\n"
+        "        env.reset()\n"
+        "    env.close()\n"
+        "play(6)\n"
+        "before = peak()\n"
+        "for _ in range(3):\n"
+        "    play(4)\n"
+        "print(peak() - before)\n"
+        "print(len({line.split()[-1] for line in open('/proc/self/maps') if 'libdownward' in line}))\n"
+    )
+    growth, libraries = printed(code, "1").splitlines()[-2:]
+    assert float(growth) < 8  # MB; some 20 with a library for every episode
+    assert libraries == "1"
+
+
+def test_an_engine_after_a_broken_file_plays_as_a_new_one(tmp_path: Path) -> None:
+    """The environment that failed is used again."""
+    good, _, bad = (export_game(problem, tmp_path) for problem in GeneratedSplit("train", size="small", count=3))
+    first = StockEngine(good)
+    shown = [first.reset(), first.step("look"), first.step("go to nowhere"), first.admissible_commands()]
+    first.close()
+    data = json.loads(bad.read_text())
+    for change in ({"pddl_problem": "(define"}, {"grammar": "{"}, {"pddl_domain": ""}):
+        bad.write_text(json.dumps(data | change))
+        with pytest.raises(GameFileError, match="stock cannot load the file"):
+            StockEngine(bad)
+    again = StockEngine(good)
+    assert [again.reset(), again.step("look"), again.step("go to nowhere"), again.admissible_commands()] == shown
+    again.close()
+    again.close()
+
+
+def test_stock_is_neither_copied_nor_pickled() -> None:
+    env = gym.make("opid/ALFWorld-v0", backend="textworld", size="small", count=2)
+    for how in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"backend='textworld' cannot be copied or pickled: .*planner"):
+            how(env)

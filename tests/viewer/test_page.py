@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from opid_gym.trajectory import StepHindsight
 from opid_gym.viewer.page import build_page
 from opid_gym.viewer.reading import read_folder
+from tests.patience import SECONDS
 from tests.viewer.folders import make_run, step, trajectory
 
 
@@ -41,16 +43,35 @@ def test_the_index_describes_rows_and_the_bodies_hold_the_rest(tmp_path: Path) -
     assert body["episode_skill"] == "look on the shelves"
     assert body["steps"][1]["tokens"]["texts"] == [" go to", " shelf 2", "\n"]
     assert body["steps"][1]["skills"] == {"step": "open drawer 1"}
+    assert body["steps"][1]["hindsight"] == {
+        "better": "open drawer 1", "wasted": True, "reason": "The drawer had not been opened.",
+        "reached": ["found the mug"],
+    }  # fmt: skip
+    assert body["workflow"] == ["go to shelf", "take mug"]
+    assert packed(page, "body-1")["workflow"] == []
+
+
+def test_a_step_without_hindsight_has_none_on_the_page(tmp_path: Path) -> None:
+    plain, quiet = step(0, hindsight=None), step(1, hindsight=StepHindsight(True))
+    page = build_page(read_folder(make_run(tmp_path / "mine", [trajectory(0, steps=0, workflow=None)])))
+    assert packed(page, "body-0")["workflow"] == []
+    episode = trajectory(0)
+    episode.steps = [plain, quiet]
+    page = build_page(read_folder(make_run(tmp_path / "other", [episode])))
+    assert all("hindsight" not in shown for shown in packed(page, "body-0")["steps"])
 
 
 def test_a_benchmark_shows_success_and_no_rows(tmp_path: Path) -> None:
-    lines = [{"agent": "expert", "task_id": str(i), "task_type": "look", "success": i > 0} for i in range(4)]
+    lines = [
+        {"agent": "expert", "task_id": str(i), "task_type": "look", "success": i > 0, "episode_return": i / 2}
+        for i in range(4)
+    ]
     (tmp_path / "episodes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     index = packed(build_page(read_folder(tmp_path)), "index")
     assert index["rows"] == []
     (run,) = index["runs"]
-    assert [(row["type"], row["episodes"], row["estimate"]) for row in run["success"]["results"]] == [
-        ("look", 4, 0.75), ("all", 4, 0.75),
+    assert [(row["type"], row["episodes"], row["estimate"], row["return"]) for row in run["success"]["results"]] == [
+        ("look", 4, 0.75, 0.75), ("all", 4, 0.75, 0.75),
     ]  # fmt: skip
 
 
@@ -93,7 +114,7 @@ def test_the_command_writes_the_page_and_says_what_could_not_be_read(tmp_path: P
     with open(run / "metrics.jsonl", "a") as file:
         file.write("oops\n")
     done = subprocess.run(
-        command(str(run), "--no-serve", "--out", str(out)), capture_output=True, text=True, timeout=60
+        command(str(run), "--no-serve", "--out", str(out)), capture_output=True, text=True, timeout=SECONDS
     )
     assert done.returncode == 0, done.stderr
     assert "1 run, 8 trajectories" in done.stderr
@@ -111,7 +132,7 @@ def test_the_command_writes_the_page_and_says_what_could_not_be_read(tmp_path: P
 )
 def test_a_mistake_is_one_line(tmp_path: Path, words: list[str], message: str) -> None:
     words = [word.format(folder=tmp_path) for word in words]
-    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -133,7 +154,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def get(port: int, path: str = "/", host: str | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
     connection.request("GET", path, headers={"Host": host} if host else {})
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
@@ -158,6 +179,6 @@ def test_the_server_shows_the_run_as_it_is_now_to_this_machine_only(served: tupl
 
 def test_a_port_that_is_taken_is_named(served: tuple[Path, int]) -> None:
     run, port = served
-    done = subprocess.run(command(str(run), "--port", str(port)), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command(str(run), "--port", str(port)), capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 2
     assert f"cannot serve on port {port}" in done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from opid_gym.trajectory import write_jsonl
+from opid_gym.trajectory import StepHindsight, write_jsonl
 from opid_gym.viewer.reading import read_folder
 from tests.viewer.folders import make_run, step, trajectory
 
@@ -17,7 +17,7 @@ def test_a_run_is_read_with_everything_it_wrote(tmp_path: Path) -> None:
     assert collection.problems == []
     (run,) = collection.runs
     assert run.name == collection.title == "mine"
-    assert run.recipe["learner"] == "opid"
+    assert run.recipe["algorithm"] == "opid"
     assert [row["iteration"] for row in run.metrics] == [1, 2]
     assert list(run.trajectories) == list(range(8))
     assert run.skills[0]["episode_skill"] == "look on the shelves"
@@ -61,14 +61,21 @@ def test_a_broken_line_is_named_and_the_others_are_there(tmp_path: Path) -> None
     without_task = json.dumps({k: v for k, v in json.loads(lines[2]).items() if k != "task"}).encode() + b"\n"
     number_for_text = trajectory(3, steps=0)
     number_for_text.steps = [step(0, observation=5)]
-    lines[1:5] = [b"{oops}\n", without_task, b"[1]\n", number_for_text.to_json().encode() + b"\n"]
+    odd_advice = trajectory(3, steps=0)
+    odd_advice.steps = [step(0, hindsight=StepHindsight(True, better=5))]  # type: ignore[arg-type]
+    broken = [record.to_json().encode() + b"\n" for record in (number_for_text, odd_advice)]
+    lines[1:6] = [b"{oops}\n", without_task, b"[1]\n", *broken]
     file.write_bytes(b"".join(lines))
     collection = read_folder(tmp_path)
     # Numbers stay those of the lines, which the skills and links refer to.
-    assert list(collection.runs[0].trajectories) == [0, 5, 6, 7]
-    for line, reason in ((2, "not JSON"), (3, "'task'"), (4, "expected a JSON object"), (5, "step 0: observation")):
+    assert list(collection.runs[0].trajectories) == [0, 6, 7]
+    expected = (
+        (2, "not JSON"), (3, "'task'"), (4, "expected a JSON object"), (5, "step 0: observation"),
+        (6, "step 0: hindsight: better must not be 5"),
+    )  # fmt: skip
+    for line, reason in expected:
         assert any(f"trajectories.jsonl:{line}: " in problem and reason in problem for problem in collection.problems)
-    assert len(collection.problems) == 4
+    assert len(collection.problems) == 5
 
 
 def test_a_run_that_is_still_being_written_is_opened(tmp_path: Path) -> None:

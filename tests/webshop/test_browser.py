@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
+import pickle
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +21,9 @@ import psutil
 import pytest
 
 import opid_gym
-from opid_gym_envs.webshop.browser import Browser, BrowserCrashError, WebShopSite
+from opid_gym_envs.webshop.browser import Browser, BrowserCrashError, BrowserSlowError, WebShopSite
+from tests.patience import SECONDS
+from tests.processes import hear_signals
 from tests.webshop.stock_data import FOLDER, stock_episodes, stock_goals
 
 gym.register_envs(opid_gym)
@@ -121,7 +132,7 @@ def test_a_crashed_browser_ends_only_its_own_episode() -> None:
 def processes(browser: Browser) -> list[psutil.Process]:
     own = psutil.Process(browser.driver.service.process.pid)
     started = [own, *own.children(recursive=True)]
-    assert len(started) > 3, "a driver, a browser, and what that starts"
+    assert len(started) > 4, "a guard, a driver, a browser, and what that starts"
     return started
 
 
@@ -140,16 +151,71 @@ def test_closing_leaves_no_process_and_no_profile_even_if_the_driver_is_gone() -
 
 
 @pytest.mark.parametrize("what", ["driver", "browser"])
-def test_what_hangs_is_ended_and_counts_as_crashed(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_hangs_is_ended_and_called_too_slow_with_what_helps(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     browser = Browser()
     started, profile = processes(browser), browser._profile
     monkeypatch.setattr("opid_gym_envs.webshop.browser.LONGEST_WAIT", 0.5)
-    (started[0] if what == "driver" else browser._process).suspend()
-    with pytest.raises(BrowserCrashError):
+    driver = next(process for process in started if process.name() == "chromedriver")
+    (driver if what == "driver" else browser._process).suspend()
+    with pytest.raises(BrowserSlowError, match=r"play fewer games at once \(num_envs\)"):
         browser.open("about:blank")
     browser.close()
     assert running(started) == []
     assert not profile.exists()
+
+
+@pytest.mark.parametrize("end", ["pass", "raise SystemError", "os._exit(5)", "INT", "TERM", "HUP", "KILL"])
+def test_nothing_outlives_a_process_that_does_not_close_its_browser(end: str) -> None:
+    """However it ends: at the end of the program, by an exception, by `os._exit`, or by a signal."""
+    code = f"""
+import json, os, sys
+from opid_gym_envs.webshop.browser import Browser
+browser = Browser()
+print(json.dumps([browser._service.process.pid, str(browser._profile)]), flush=True)
+input()
+{end if not end.isupper() else "input()"}
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        preexec_fn=hear_signals,
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        guard, profile = json.loads(program.stdout.readline())
+        started = [psutil.Process(guard), *psutil.Process(guard).children(recursive=True)]
+        assert len(started) > 4
+        assert Path(profile).is_dir()
+        if end.isupper():
+            program.send_signal(signal.Signals[f"SIG{end}"])
+        else:
+            program.stdin.write(b"\n")
+            program.stdin.flush()
+        program.wait(SECONDS)
+        psutil.wait_procs(started, timeout=SECONDS)
+    assert running(started) == []
+    assert not Path(profile).exists()
+
+
+def test_a_browser_that_does_not_start_leaves_nothing() -> None:
+    def there() -> tuple[set[Path], set[psutil.Process]]:
+        profiles = Path(tempfile.gettempdir()).glob(f"opid-gym-browser-{os.getpid()}-*")
+        return set(profiles), set(running(psutil.Process().children()))  # Chromium's own come and go
+
+    before = there()
+    with pytest.raises(BrowserCrashError, match="Chromium did not start"):
+        Browser(chromium=shutil.which("true"))
+    assert there() == before
+
+
+def test_a_shop_in_a_browser_says_that_it_cannot_be_copied(envs: tuple[Any, Any]) -> None:
+    _, site = envs
+    for duplicate in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="a shop in a browser cannot be pickled or copied"):
+            duplicate(site.unwrapped.world)  # type: ignore[operator]
 
 
 def test_a_missing_browser_is_named() -> None:

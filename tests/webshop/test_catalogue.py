@@ -68,7 +68,7 @@ def test_an_interrupted_build_leaves_nothing_and_is_made_up_for(
         yield from generate(5, seed)
         raise KeyboardInterrupt
 
-    (tmp_path / f".v{FORMAT}-generated-{VERSION}-30-0-of-a-killed-process").mkdir()
+    (tmp_path / f".v{FORMAT}-generated-{VERSION}-30-0.building").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr("opid_gym_envs.webshop.generator.generate", interrupt)
         with pytest.raises(KeyboardInterrupt):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from opid_agents.expert import ExpertAgent
 
 import opid_gym
+from opid_gym.registration import make_envs
+from opid_gym.rollout import play
 from opid_gym_envs.webshop import Catalogue
+from opid_gym_envs.webshop.env import WebShop
+from opid_gym_envs.webshop.goals import Goals
 from tests.processes import printed
 from tests.webshop.stock_data import FOLDER, stock_episodes, stock_goals
 
@@ -93,18 +102,20 @@ def test_splits_are_stocks_where_there_are_enough_goals_and_always_disjoint() ->
     assert large.split("train") == range(1500, len(large))
     numbers = [number for name in ("test", "eval", "train") for number in small.split(name)]
     assert numbers == list(range(len(small)))
-    with pytest.raises(KeyError, match=r"no task 'synthetic-0-.*' in this split"):
-        gym.make("opid/WebShop-v0").reset(options={"task_id": f"synthetic-0-{large.asin(0)}"})
+    with pytest.raises(KeyError, match=r"no task 'generated/synthetic-0-.*' in this split"):
+        gym.make("opid/WebShop-v0").reset(options={"task_id": f"generated/synthetic-0-{large.asin(0)}"})
 
 
 def test_nothing_tells_of_the_score_before_the_end() -> None:
     env = gym.make("opid/WebShop-v0")
     _, info = env.reset(seed=1)
     infos = [info]
-    while "episode" not in info:
-        info = env.step(env.unwrapped.expert_action())[4]  # type: ignore[attr-defined]
+    over = False
+    while not over:
+        _, _, terminated, truncated, info = env.step(env.unwrapped.expert_action())  # type: ignore[attr-defined]
+        over = terminated or truncated
         infos.append(info)
-    contract = {"page", "task", "task_id", "task_type", "admissible_actions", "anchor", "won"}
+    contract = {"page", "task", "task_id", "task_type", "source", "admissible_actions", "anchor", "won"}
     assert all(set(info) == contract for info in infos[:-1])
     assert {"r_type", "r_att", "r_price", "w_att", "w_price", "query_match", "category_match", "title_score"} <= set(
         infos[-1]
@@ -120,6 +131,35 @@ def test_the_anchor_tells_chosen_options_apart_where_text_mode_does_not() -> Non
     assert before == after
     assert info_before["anchor"] == before
     assert info_after["anchor"] == f"{before} [SEP] size: small"
+
+
+def test_the_short_mode_is_the_same_shop_in_fewer_words() -> None:
+    played = {}
+    for mode in ("text", "short"):
+        envs = make_envs("opid/WebShop-v0", 8, num_products=200, observation_mode=mode, max_episode_steps=15)
+        ids = list(envs.world.task_ids)[:16]
+        played[mode] = sorted(play(envs, ExpertAgent.make(envs), ids), key=lambda t: t.task_id)
+    assert [t.episode_return for t in played["short"]] == [t.episode_return for t in played["text"]]
+    assert [len(t.steps) for t in played["short"]] == [len(t.steps) for t in played["text"]]
+    lengths = {mode: sum(len(step.observation) for t in ts for step in t.steps) for mode, ts in played.items()}
+    assert lengths["short"] < 0.7 * lengths["text"]
+    for trajectory in played["short"]:
+        assert trajectory.task in trajectory.steps[0].observation
+        for step in trajectory.steps:
+            assert step.action in (step.admissible_actions or ()) or step.action.startswith("search[")
+            assert not re.search(r"\bB0[A-Z0-9]{8}\b", step.observation)  # no product ids
+        assert any(step.action.startswith("click[item ") for step in trajectory.steps)
+        assert all(step.hindsight is not None for step in trajectory.steps)
+
+
+def test_the_short_mode_takes_spaces_within_brackets() -> None:
+    env = gym.make("opid/WebShop-v0", num_products=50, observation_mode="short")
+    env.reset(seed=0)
+    results, *_ = env.step("search[ everyday ]")
+    title = results.split("\nitem 2\n")[1].split("\n")[0]
+    page, *_ = env.step("click[ item 2]")
+    assert title in page
+    assert "item 2" not in page
 
 
 def test_prices_decide_what_is_affordable_and_can_come_from_a_file(tmp_path: Path) -> None:
@@ -152,7 +192,7 @@ def test_lucene_plays_the_same_shop() -> None:
         ({"goals": "real"}, r"goals must be one of \('synthetic', 'human'\), got 'real'"),
         ({"goals": "human"}, r"goals='human' needs a data_dir with items_human_ins.json"),
         ({"split": "valid"}, r"split must be one of \('train', 'eval', 'test'\), got 'valid'"),
-        ({"observation_mode": "html"}, r"observation_mode must be one of \('text', 'text_rich'\), got 'html'"),
+        ({"observation_mode": "html"}, r"observation_mode must be one of \('text', 'text_rich', 'short'\), got 'html'"),
         ({"search": "google"}, r"search must be one of \('native', 'lucene'\), got 'google'"),
         ({"num_products": 0}, "num_products must be an integer of 1 or more, got 0"),
         ({"num_products": "5"}, "num_products must be an integer of 1 or more, got '5'"),
@@ -214,6 +254,62 @@ def test_a_goal_may_have_no_limit_and_half_a_character() -> None:
     env = gym.make("opid/WebShop-v0", data_dir=FOLDER)
     record = {**stock_goals(True)["goals"][0], "price_upper": 10**400, "name": "half a \ud800 character"}
     _, info = env.reset(options={"goal": record})
-    while "episode" not in info:
-        *_, info = env.step(env.unwrapped.expert_action())  # type: ignore[attr-defined]
+    over = False
+    while not over:
+        _, _, terminated, truncated, info = env.step(env.unwrapped.expert_action())  # type: ignore[attr-defined]
+        over = terminated or truncated
     assert info["r_price"]
+
+
+class TestSplits:
+    def test_by_product_no_product_is_in_two_splits(self) -> None:
+        goals = Goals(Catalogue.generated(1000), "synthetic")
+        by_goal, by_product = (
+            {name: goals.split(name, by) for name in ("test", "eval", "train")} for by in ("goal", "product")
+        )
+        products = {name: {goals.asin(number) for number in numbers} for name, numbers in by_product.items()}
+        assert not products["test"] & products["eval"]
+        assert not products["train"] & (products["test"] | products["eval"])
+        assert sorted(number for numbers in by_product.values() for number in numbers) == list(range(len(goals)))
+        wanted = sum(map(len, products.values()))
+        assert len(products["test"]) == -(-wanted // 5)
+        assert wanted // 5 <= len(products["eval"]) <= len(products["test"])
+        first = [goals.asin(number) for number in by_product["test"][:128]]
+        assert len(set(first)) > 40  # few tasks show many products
+        seen = {goals.asin(number) for number in by_goal["train"]}
+        assert sum(goals.asin(number) in seen for number in by_goal["test"]) > 450  # why there is the option
+
+    def test_it_is_an_option_of_the_world(self) -> None:
+        shop = WebShop(split="test", split_by="product", num_products=200)
+        task, _ = shop.start([0], [shop.task_ids[0]])[0]
+        assert task.id == shop.task_ids[0]
+        other = WebShop(split="train", split_by="product", num_products=200)
+        with pytest.raises(KeyError, match="in this split"):
+            other.start([0], [task.id])
+        with pytest.raises(ValueError, match=r"split_by must be one of \('goal', 'product'\), got 'colour'"):
+            WebShop(split_by="colour")
+
+
+def test_a_world_says_where_its_products_come_from() -> None:
+    made, official = WebShop(num_products=50), WebShop(data_dir=FOLDER)
+    assert (made.source, made.data) == ("generated", None)
+    assert made.task_ids[0].startswith("generated/synthetic-")
+    assert (official.source, official.data) == ("official", str(FOLDER / "items_shuffle.json"))
+    assert official.task_ids[0].startswith("synthetic-")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda world: pickle.loads(pickle.dumps(world))])
+def test_a_copy_goes_on_where_the_world_stands(copied: Callable[[WebShop], WebShop]) -> None:
+    shop = WebShop(num_products=50)
+    shop.start([0], [shop.task_ids[3]])
+    shop.step([0], ["search[gift]"])
+    again = copied(shop)
+    assert again.task_ids[5] == shop.task_ids[5]
+    for _ in range(12):
+        [action] = shop.expert_actions([0])
+        assert again.expert_actions([0]) == [action]
+        [turn], [other] = shop.step([0], [action]), again.step([0], [action])
+        assert turn == other
+        if turn.terminated:
+            break
+    assert turn.won

@@ -208,7 +208,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         Catalogue.load(tmp_path)
 
 
-def test_either_set_is_found_and_the_full_one_wins(tmp_path: Path) -> None:
+def test_either_set_is_found_and_the_full_one_where_it_is_chosen(tmp_path: Path) -> None:
     for name in ("items_shuffle_1000.json", "items_ins_v2_1000.json"):
         (tmp_path / name).touch()
     files = OfficialFiles.of(tmp_path)
@@ -219,7 +219,7 @@ def test_either_set_is_found_and_the_full_one_wins(tmp_path: Path) -> None:
     )
     for name in ("items_shuffle.json", "items_ins_v2.json", "items_human_ins.json"):
         (tmp_path / name).touch()
-    files = OfficialFiles.of(tmp_path)
+    files = OfficialFiles.of(tmp_path, "full")
     assert (files.items.name, files.attributes.name) == ("items_shuffle.json", "items_ins_v2.json")
     assert files.human == tmp_path / "items_human_ins.json"
 
@@ -246,7 +246,7 @@ def test_changed_files_make_another_catalogue(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 20])
 def test_json_is_read_the_same_whatever_the_pieces(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opid_gym_envs.webshop.official._CHUNK", chunk)
+    monkeypatch.setattr("opid_gym_envs.json_stream._CHUNK", chunk)
     values = [{"a": [1, 2.5, "NaN", 'ü\\"]}'], "b": {}}, "text", 12, -0.5, None, True, [], {"": ""}]
     path = tmp_path / "a.json"
     path.write_text(json.dumps(values, indent=1), encoding="utf-8")
@@ -288,3 +288,42 @@ def test_what_is_no_number_for_json_is_one_for_stock(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"average_rating": NaN}]')
     assert repr(list(iterate_array(path))) == "[{'average_rating': nan}]"
+
+
+class TestChoosingACatalogue:
+    def folder(self, tmp_path: Path, *names: str) -> Path:
+        for name in names:
+            content = json.dumps([record({"asin": name[:10]})]) if name.startswith("items_shuffle") else "{}"
+            (tmp_path / name).write_text(content)
+        return tmp_path
+
+    def test_the_only_one_is_taken_and_named(self, tmp_path: Path) -> None:
+        small = self.folder(tmp_path, "items_shuffle_1000.json", "items_ins_v2_1000.json")
+        assert OfficialFiles.of(small).name == "small"
+        assert OfficialFiles.of(small, "small") == OfficialFiles.of(small)
+        with pytest.raises(
+            FileNotFoundError, match=r"no items_shuffle.json in .*there: items_ins_v2_1000.json, items_"
+        ):
+            OfficialFiles.of(small, "full")
+
+    def test_of_several_one_must_be_chosen(self, tmp_path: Path) -> None:
+        both = self.folder(
+            tmp_path, "items_shuffle.json", "items_ins_v2.json", "items_shuffle_1000.json", "items_ins_v2_1000.json"
+        )
+        with pytest.raises(ValueError, match="choose with catalogue='full' or catalogue='small'"):
+            OfficialFiles.of(both)
+        assert OfficialFiles.of(both, "full").items.name == "items_shuffle.json"
+        assert OfficialFiles.of(both, "small").attributes.name == "items_ins_v2_1000.json"
+        mixed = OfficialFiles.of(both, "items_shuffle_1000.json+items_ins_v2.json")
+        assert (mixed.name, mixed.attributes.name) == ("items_shuffle_1000.json+items_ins_v2.json", "items_ins_v2.json")
+        with pytest.raises(ValueError, match=r"catalogue must be one of \('full', 'small'\) or .*, got 'medium'"):
+            OfficialFiles.of(both, "medium")
+
+    def test_files_of_different_catalogues_are_never_mixed_silently(self, tmp_path: Path) -> None:
+        mixed = self.folder(tmp_path, "items_shuffle_1000.json", "items_ins_v2.json")
+        with pytest.raises(ValueError, match=r"choose with catalogue='items_shuffle_1000.json\+items_ins_v2.json'"):
+            OfficialFiles.of(mixed)
+        (mixed / "items_shuffle_mine.json").write_text("[]")
+        (mixed / "items_ins_v2_mine.json").write_text("{}")
+        with pytest.raises(ValueError, match=r"choose with catalogue='items_shuffle_mine.json"):
+            OfficialFiles.of(mixed)

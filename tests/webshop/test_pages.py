@@ -15,6 +15,7 @@ import pytest
 from opid_gym_envs.webshop import Catalogue, Product
 from opid_gym_envs.webshop.pages import SEPARATOR, PageKind, as_rich_text, as_text
 from opid_gym_envs.webshop.session import Session
+from tests.patience import LONG
 from tests.webshop.stock_data import FOLDER
 
 REAL = Path(__file__).parents[1] / "data" / "webshop" / "real_episodes.jsonl.gz"
@@ -108,12 +109,12 @@ def test_what_is_no_action_here_changes_nothing(visit: Session, action: str) -> 
 
 
 def test_a_huge_query_and_a_line_of_brackets_take_no_time(visit: Session) -> None:
-    begin = time.process_time()
+    begin = time.thread_time()
     assert visit.act(f"search[{'red swimsuit ' * 8000}]")
     assert visit.page().products
     assert not visit.act("[" * 100_000)
     assert not visit.act("click" + "[" * 100_000 + "]")
-    assert time.process_time() - begin < 5  # stock's pattern would need hours
+    assert time.thread_time() - begin < LONG  # stock's pattern would need hours
 
 
 def test_markup_in_a_query_is_text_like_any_other(visit: Session) -> None:

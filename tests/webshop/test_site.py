@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
-from html import unescape
+from html import escape, unescape
 from http.client import HTTPConnection
-from urllib.parse import urlencode, urlsplit
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import urlopen
 
 import pytest
 from flask.testing import FlaskClient
 
+from opid_gym.access import Access
 from opid_gym_envs.webshop.env import WebShop
 from opid_gym_envs.webshop.pages import PageKind
 from opid_gym_envs.webshop.session import Place
 from opid_gym_envs.webshop.site import SiteServer, Visits, create_app
 from opid_gym_envs.webshop.site.addresses import address, read_item, read_results
+from tests.patience import SECONDS
 from tests.webshop.stock_data import FOLDER
 
 
@@ -148,6 +153,19 @@ def test_a_server_that_cannot_listen_says_where(shop: WebShop) -> None:
         SiteServer(app, host="nowhere.invalid")
 
 
+def test_a_name_with_several_addresses_is_served_at_one(shop: WebShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As localhost where it is 127.0.0.1 and ::1, which not every machine has: hence the stand-in for the lookup."""
+    look_up = socket.getaddrinfo
+
+    def several(host: str, *arguments: Any, **named: Any) -> list[Any]:
+        names = ("127.0.0.1", "127.0.0.2") if host == "localhost" else (host,)
+        return [found for name in names for found in look_up(name, *arguments, **named)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+    with SiteServer(create_app(Visits(shop)), host="localhost") as server:
+        assert urlopen(f"{server.url}/").status == 200
+
+
 def test_a_real_server_takes_a_search_of_100_kilobytes(shop: WebShop) -> None:
     visits = Visits(shop)
     name, _ = visits.begin(shop.task_ids.goal(shop.task_ids[0]))
@@ -158,3 +176,69 @@ def test_a_real_server_takes_a_search_of_100_kilobytes(shop: WebShop) -> None:
         assert answer.status == 200
         assert b"Total results: 0" in answer.read()
         connection.close()
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Host": "rebound.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}]
+)
+def test_other_sites_and_names_that_point_here_are_refused(client: FlaskClient, headers: dict[str, str]) -> None:
+    assert client.post("/visits", headers=headers).status_code == 403
+    assert client.post("/visits", headers={"Origin": "http://localhost"}).status_code == 303
+
+
+def test_a_browser_shows_the_token_once_and_keeps_it_out_of_addresses(visits: Visits) -> None:
+    client = create_app(visits, Access(token="secret")).test_client()
+    assert client.get("/").status_code == 401
+    assert client.get("/?token=guess").status_code == 401
+    shown = client.get("/?token=secret")
+    assert (shown.status_code, shown.location) == (303, "/")
+    assert "HttpOnly" in shown.headers["Set-Cookie"]
+    assert client.get("/").status_code == 200
+    assert client.post("/visits").status_code == 303
+
+
+def test_a_body_is_limited(visits: Visits) -> None:
+    with SiteServer(create_app(visits)) as server:
+        connection = HTTPConnection(server.url.removeprefix("http://"), timeout=SECONDS)
+        connection.request("POST", "/visits", body=b"a" * 100_000)
+        assert connection.getresponse().status == 413
+        connection.close()
+
+
+class TestStockAddresses:
+    def test_a_fixed_session_is_the_goal_of_that_number(self, client: FlaskClient, visits: Visits) -> None:
+        page = client.get("/fixed_3", follow_redirects=True)
+        assert page.status_code == 200
+        assert visits.shop.goals[3].instruction in unescape(page.text)
+        assert client.get("/fixed_3").headers["Location"] == client.get("/fixed_3").headers["Location"]
+        last = len(visits.shop.goals) - 1
+        missing = client.get(f"/fixed_{last + 1}", follow_redirects=True)
+        assert (missing.status_code, f"the last is {last}." in missing.text) == (404, True)
+
+    def test_results_products_and_sub_pages_are_those_of_the_session(self, client: FlaskClient, visits: Visits) -> None:
+        shop = visits.shop
+        product = next(product for product in shop.catalogue if product.options)
+        name, values = next(iter(product.options.items()))
+        words = product.title.split()[:3]
+        found = client.get(f"/search_results/fixed_3/{quote(str(words))}/1", follow_redirects=True)
+        assert product.asin in found.text
+        assert shop.goals[3].instruction in unescape(found.text)
+        options = quote(str({name: values[0]}))
+        item = client.get(f"/item_page/fixed_3/{product.asin}/{quote(str(words))}/1/{options}", follow_redirects=True)
+        assert (item.status_code, f'<span class="chosen">{escape(values[0])}</span>' in item.text) == (200, True)
+        part = f"/item_sub_page/fixed_3/{product.asin}/{quote(str(words))}/1/Features/{{}}"
+        assert client.get(part, follow_redirects=True).status_code == 200
+        assert client.get(f"/done/fixed_3/{product.asin}/{options}").headers["Location"].count("/item?") == 1
+
+    def test_what_leads_nowhere_is_explained(self, client: FlaskClient) -> None:
+        for place in ("/item_page/fixed_3/B000000000/x/1/{}", "/item_page/fixed_3/B000000000/x/1/red"):
+            assert client.get(place, follow_redirects=True).status_code == 404
+
+
+def test_people_see_a_rounded_score_and_programs_the_exact_one(client: FlaskClient, visits: Visits) -> None:
+    name, visit = visits.begin(visits.shop.goals[0])
+    asin = next(asin for asin in visits.shop.catalogue.asins if asin != visit.goal.asin)
+    done = client.post(f"/visit/{name}/buy?asin={asin}&q=x", follow_redirects=True).text
+    assert visit.score is not None
+    assert f'<span aria-hidden="true">{round(visit.score.reward, 2)}</span>' in done
+    assert f'class="hidden" data-piece="2" id="reward">{visit.score.reward}<' in done

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-
-from opid_agents.recipes.alfworld import PAPER_ALFWORLD, SMALL_ALFWORLD
+from opid_agents.recipes.alfworld import PAPER_ALFWORLD, PAPER_ALFWORLD_QWEN3, SMALL_ALFWORLD
 from opid_agents.recipes.recipe import Recipe, RecipeError
-from opid_agents.recipes.searchqa import PAPER_SEARCHQA, SMALL_SEARCHQA, TINY_SEARCHQA
+from opid_agents.recipes.searchqa import PAPER_SEARCHQA, PAPER_SEARCHQA_QWEN3, SMALL_SEARCHQA, TINY_SEARCHQA
 from opid_agents.recipes.tiny_alfworld import TINY_ALFWORLD
-from opid_agents.recipes.webshop import PAPER_WEBSHOP, SMALL_WEBSHOP, TINY_WEBSHOP
+from opid_agents.recipes.webshop import PAPER_WEBSHOP, PAPER_WEBSHOP_QWEN3, SMALL_WEBSHOP, TINY_WEBSHOP
+from opid_gym.named import did_you_mean
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -22,6 +21,9 @@ RECIPES: dict[str, Recipe] = {
         PAPER_ALFWORLD,
         PAPER_WEBSHOP,
         PAPER_SEARCHQA,
+        PAPER_ALFWORLD_QWEN3,
+        PAPER_WEBSHOP_QWEN3,
+        PAPER_SEARCHQA_QWEN3,
     )
 }
 
@@ -34,6 +36,5 @@ def get_recipe(name: str) -> Recipe:
     """
     if name in RECIPES:
         return RECIPES[name]
-    close = get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise RecipeError(f"unknown recipe {name!r}; {hint}allowed: {sorted(RECIPES)}")
+    hint = did_you_mean(name, RECIPES)
+    raise RecipeError(f"unknown recipe {name!r}; {hint and f'{hint} '}allowed: {sorted(RECIPES)}")

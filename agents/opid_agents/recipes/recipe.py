@@ -2,78 +2,115 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from opid_agents.learning.advantages import Mode
-from opid_agents.learning.learner import LEARNERS, Baseline
-from opid_agents.learning.losses import KlEstimator
+from opid_agents.algorithms import ALGORITHMS, AdvantageSettings, LossSettings
+from opid_agents.algorithms.optimizer import OptimizerSettings
+from opid_agents.algorithms.table import allowed_names
 from opid_agents.openai_api import require_no_secrets
+from opid_agents.settings import Settings
+from opid_agents.skills.extract import HindsightSource
 from opid_agents.skills.llm import JsonMode
 from opid_agents.skills.route import RoutingMode
+from opid_gym.json_text import parse_json
+from opid_gym.named import did_you_mean
+from opid_gym.panel import DATA_ARGUMENTS, load_panel
 
 EXTRACTORS = ("rules", "llm", "self")
+Logger = Literal["tensorboard", "wandb"]
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 
 class RecipeError(ValueError):
     """A recipe cannot be used; the message names the key, what was given and what is allowed."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class World(_Record):
+class World(Settings):
     """Which games are played."""
 
     env: str = Field("opid/ALFWorld-v0", description="registered environment id")
     arguments: dict[str, Any] = Field(
         {}, description="further arguments of the environment, e.g. size, data_dir, task_types"
     )
-    train_split: str = Field("train", description="split that demonstrations and rollouts come from")
-    eval_split: str = Field("valid_unseen", description="held-back split that results are reported on")
-    max_episode_steps: int = Field(30, ge=1, description="an episode is cut after so many steps")
+    train_split: str | None = Field(
+        "train", description="split that demonstrations and rollouts come from; none: the world has no splits"
+    )
+    eval_split: str | None = Field(
+        "valid_unseen", description="held-back split that results are reported on; none: the world has no splits"
+    )
+    max_episode_steps: int = Field(30, ge=1, description="maximum steps of an episode")
 
 
-class Prompting(_Record):
+class Prompting(Settings):
     """How the model is prompted and read."""
 
     template: str = Field("compact", description="bundled template or path of a TOML file")
     history_length: int | None = Field(
-        None, ge=0, description="how many of the latest steps a prompt shows; none: the template's own number"
+        None, ge=0, description="number of latest steps in a prompt; none: the template's own number"
     )
     action_tag: bool = Field(
-        False, description="the action stands in <action> tags; false: the whole reply is the action"
+        False, description="the action is written in <action> tags; false: the whole reply is the action"
     )
     action_elements: tuple[str, ...] = Field(
         (), description='instead: the action is one element with one of these tags, e.g. ["search", "answer"]'
     )
     lower: bool = Field(True, description="actions are lower-cased before use")
+    spaces: bool = Field(
+        False,
+        description='actions are read and written as "click[ red]": a word is one token with the space before it',
+    )
     reasoning_tag: bool = Field(False, description="a reply without a <think> block is invalid")
     require_admissible: bool = Field(True, description="an action that is not admissible is invalid")
     reply: str = Field(" {action}\n", description="how an expert's action is written as a reply in the warm start")
-    max_reply_tokens: int = Field(12, ge=1, description="a reply has at most so many tokens")
+    max_reply_tokens: int = Field(12, ge=1, description="maximum tokens per reply")
+    max_prompt_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="maximum tokens per prompt: the oldest history goes first; none: the context",
+    )
     stop: tuple[str, ...] = Field(("\n",), description="texts that end a reply, besides the model's own end token")
 
 
-class Model(_Record):
-    """The model: one that exists, by its folder, or the shape of the small Llama-architecture model that the warm start
-    makes."""
+class Model(Settings):
+    """The model: an existing one, by its folder, or the shape of the one that the warm start makes.
+
+    The warm start makes a small model of the Llama architecture.
+    """
 
     path: str | None = Field(
         None, description="folder of a causal language model in Hugging Face format; none: the warm start makes one"
     )
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of the weights; what is trained keeps its small changes in float32 in either case"
+        "float32", description="precision of the weights; trained weights keep a float32 copy in either case"
     )
     device: str = Field("cpu", description="cpu, cuda, cuda:1, ...; auto: a GPU if there is one")
-    score_tokens: int = Field(8192, ge=1, description="tokens (with padding) in one pass when scoring")
-    train_tokens: int = Field(4096, ge=1, description="tokens (with padding) in one pass with gradients")
-    vocabulary: int = Field(1024, ge=258, description="at most so many tokens")
+    rollout_device: str | None = Field(
+        None, description="with staleness: device of the process that plays, e.g. cuda:1; none: that of the model"
+    )
+    attn_implementation: Attention | None = Field(
+        None,
+        description="what computes attention; flex_attention (GPU) shares beginnings of rows without square masks; "
+        "none: transformers' choice for the model",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="layers keep their inputs alone for the gradient: a third more work for much less memory"
+    )
+    score_tokens: int = Field(8192, ge=1, description="maximum tokens (with padding) of a scoring pass")
+    train_tokens: int = Field(4096, ge=1, description="maximum tokens (with padding) of a pass with gradients")
+    mask_entries: int = Field(
+        2**24, ge=1, description="maximum entries of the attention masks of a pass over rows that share a beginning"
+    )
+    context_limit: int | None = Field(
+        None, ge=32, description="longest sequence that is used, prompt and reply; none: the longest the model takes"
+    )
+    template: dict[str, Any] = Field(
+        {}, description='arguments of the model\'s chat template, e.g. {"enable_thinking": false}'
+    )
+    vocabulary: int = Field(1024, ge=258, description="maximum size of the vocabulary, in tokens")
     hidden_size: int = Field(64, ge=8, description="width")
     layers: int = Field(3, ge=1, description="depth")
     heads: int = Field(4, ge=1, description="attention heads; must divide hidden_size into even parts")
@@ -81,57 +118,80 @@ class Model(_Record):
     context: int = Field(1024, ge=32, description="longest sequence")
 
 
-class Lora(_Record):
+class Lora(Settings):
     """LoRA adapters, trained instead of the weights."""
 
-    rank: int = Field(0, ge=0, description="of each adapter; 0: all weights are trained")
-    alpha: float = Field(32.0, gt=0, description="an adapter's output counts alpha / rank times")
-    targets: str | tuple[str, ...] = Field("all-linear", description="names of the layers that get one")
+    rank: int = Field(0, ge=0, description="rank of each adapter; 0: all weights are trained")
+    alpha: float = Field(32.0, gt=0, description="scale: an adapter's output is multiplied by alpha / rank")
+    targets: str | tuple[str, ...] = Field("all-linear", description="names of the layers that get an adapter")
 
 
-class Sampling(_Record):
+class Sampling(Settings):
     """Who samples the replies of rollouts and of evaluations within a run."""
 
     kind: Literal["hf", "vllm"] = Field(
         "hf", description="hf: the model that is trained; vllm: vLLM with its weights (needs CUDA and the vllm extra)"
     )
-    rescore_old: bool = Field(
-        True,
-        description="vllm: the old log-probabilities come from the model that is trained; false: vLLM's are used, "
-        "which saves a pass and leaves its rounding in ratios and skill shifts",
+    rescore_old: Literal["auto", True, False] = Field(
+        "auto",
+        description="the old log-probabilities are computed anew, by the model that is trained and before its updates; "
+        "false: those of sampling are used, which saves a pass and leaves their rounding in ratios and skill shifts; "
+        "auto: where they round differently, by vllm or with weights in half precision",
+    )
+    constrain: bool = Field(
+        False,
+        description="replies can say admissible actions alone, in rollouts, evaluations and play; ratios and skill "
+        "shifts are those of the distribution that is left",
+    )
+    actions: tuple[str, ...] = Field(
+        (),
+        description='constrain: what can be said where the world lists no actions, e.g. ["search[...]", "answer[...]"] '
+        "with any words for the dots",
     )
     options: dict[str, Any] = Field(
         {"gpu_memory_utilization": 0.4}, description="vllm: arguments of vllm.LLM, e.g. tensor_parallel_size"
     )
 
 
-class WarmStart(_Record):
-    """Imitation of an expert, mixed with data that teaches the model to use hints."""
+class WarmStart(Settings):
+    """Imitation of an expert, after lessons that teach the model to read hints."""
 
     expert: str = Field(
-        "opid_gym_envs.alfworld.searching:SearchingExpert",
-        description="who is imitated, as module:Class; world: the world's own expert, which sees the hidden state",
+        "world",
+        description="who is imitated: world (the world's own expert, which sees the hidden state), random (any "
+        "admissible action, for a world without an expert), or one of your own, as module:Class",
     )
     demonstrations: int = Field(800, ge=1, description="episodes of the expert, on tasks of the train split")
     noise: float = Field(0.2, ge=0, lt=1, description="share of random steps in them, to learn recovering from")
-    plain: float = Field(0.45, ge=0, description="share of episodes as they were")
-    plan: float = Field(0.15, ge=0, description="share of episodes under their own workflow")
-    next: float = Field(0.40, ge=0, description='share of episodes cut at "next: A" for a random admissible A')
-    steps: int = Field(1500, ge=1, description="at most so many updates")
-    short_steps: int = Field(
-        100, ge=0, description="how many of them, at the beginning, see only single observations without history"
+    hints: int = Field(6, ge=0, description='hints in an episode: "next: A" is said at a step, and A is to be answered')
+    from_expert: float = Field(0.2, ge=0, le=1, description="share of hints that name the expert's action ...")
+    from_elsewhere: float = Field(
+        0.1, ge=0, le=1, description="... or one from another state; all others name a random admissible action"
     )
-    short_batch: int = Field(40, ge=1, description="single observations in such an update")
+    plan: float = Field(0.2, ge=0, le=1, description="share of demonstrations shown under their own workflow")
+    own: float = Field(0.4, ge=0, le=1, description="share of hinted episodes that are the model's own rollouts")
+    steps: int = Field(1500, ge=1, description="maximum number of updates")
+    copy_steps: int = Field(0, ge=0, description="the first updates say random words of the world again")
+    short_steps: int = Field(
+        100, ge=0, description="the next updates see single hinted observations without their history"
+    )
+    read_steps: int = Field(
+        300, ge=0, description="the next updates see whole episodes and answer hints alone; the rest imitate as well"
+    )
+    short_batch: int = Field(40, ge=1, description="single observations in an update")
     batch_episodes: int = Field(8, ge=1, description="episodes in an update")
-    learning_rate: float = Field(4e-3, gt=0, description="of AdamW")
-    check_from: int = Field(0, ge=0, description="no look before so many updates")
+    learning_rate: float = Field(3e-3, gt=0, description="of AdamW")
+    act_rate: float = Field(1.0, gt=0, description="factor on it while the expert is imitated")
+    check_from: int = Field(0, ge=0, description="no look at the model before this update")
     check_every: int = Field(100, ge=1, description="updates between two looks at success and hint following")
-    check_tasks: int = Field(96, ge=1, description="tasks of the train split played at each look")
+    check_tasks: int = Field(
+        96, ge=1, description="tasks of the train split played at each look, and as many own rollouts"
+    )
     stop_success: float = Field(0.25, ge=0, le=1, description="stop once success reaches this ...")
     stop_following: float = Field(0.9, ge=0, le=1, description='... and "next: A" is followed this often')
 
 
-class Skills(_Record):
+class Skills(Settings):
     """Stages 2 to 4 of OPID."""
 
     extractor: str = Field(
@@ -142,24 +202,37 @@ class Skills(_Record):
     style: Literal["compact", "sentences"] = Field(
         "compact", description="wording of the rules: bare actions, or sentences for a model that knows English"
     )
-    max_step_skills: int = Field(5, ge=0, description="at most so many step skills a trajectory")
+    hindsight: HindsightSource = Field(
+        "decisive",
+        description="rules: step skills from the world's hindsight: decisive (could be acted on at once), all, or none",
+    )
+    contrast: bool = Field(False, description="rules: step skills from what siblings did better in the same state")
+    workflow: bool = Field(True, description="rules: episode skills from the workflows of successful episodes")
+    max_step_skills: int = Field(5, ge=0, description="maximum step skills per trajectory")
     success_threshold: float | None = Field(
-        None, description="an episode with such a return is a success; none: one whose world said so"
+        None, description="an episode with at least this return is a success; none: the world decides"
     )
     failed_only: bool = Field(False, description="only failed episodes get skills")
     failed_only_from: int = Field(1, ge=1, description="... from this iteration on; all episodes before")
+    gate: bool = Field(
+        False,
+        description="only task types in which the policy does better with skills get any: a teacher's report on train "
+        "tasks is made before the first iteration",
+    )
+    gate_every: int = Field(0, ge=0, description="gate: iterations between two reports; 0: only the first")
+    gate_tasks: int = Field(64, ge=1, description="gate: maximum number of tasks of a report")
     teacher_from: int = Field(1, ge=1, description="first iteration with skills")
     teacher_until: int | None = Field(None, ge=1, description="last iteration with skills; none: to the end")
     routing: RoutingMode = Field(
         "step_priority", description="a step hears its step skill only, or additive: all it has"
     )
-    episode_weight: float = Field(0.001, ge=0, description="weight of the episode skill's shift; 0: not computed")
-    step_weight: float = Field(0.001, ge=0, description="weight of the step skill's shift; 0: not computed")
-    center: bool = Field(False, description="subtract the mean of the shifts over their routed tokens")
-    normalize: bool = Field(False, description="standardise the shifts over their routed tokens")
-    clip: float | None = Field(None, gt=0, description="limit of a token's shift")
-    gamma: float = Field(
-        0.95, ge=0, le=1, description="discount of the returns that siblings are contrasted by, and of gigpo's"
+    once_per_advice: bool = Field(
+        False, description="in an episode each distinct step skill is heard at its first step only"
+    )
+    max_per_state: int | None = Field(
+        None,
+        ge=1,
+        description="maximum step skills of an iteration in a kind of state, its name without numbers; none: no limit",
     )
     library_size: int = Field(64, ge=1, description="skill_grpo, skill_prompt: newest skills kept of each task type")
     library_at_test: bool = Field(False, description="skill_grpo: skills in the prompts of evaluations too")
@@ -172,9 +245,12 @@ class Skills(_Record):
         return name
 
 
-class Analyzer(_Record):
-    """Who writes skills, if a model does: one behind an OpenAI-compatible endpoint (extractor ``llm``), or the policy
-    (``self``; then only ``prompt``, ``temperature``, ``max_tokens`` and ``retries`` count)."""
+class Analyzer(Settings):
+    """The model that writes skills, if a model does.
+
+    It is one behind an OpenAI-compatible endpoint (extractor ``llm``), or the policy itself (``self``; then only
+    ``prompt``, what it is shown, ``temperature``, ``max_tokens`` and ``retries`` count).
+    """
 
     base_url: str = Field("http://localhost:8000/v1", description="up to and including /v1")
     model: str = Field("default", description="the model's name on the server")
@@ -182,20 +258,28 @@ class Analyzer(_Record):
         None, description="environment variable that holds the API key; the key itself belongs in no recipe"
     )
     prompt: str = Field("general", description="bundled prompt or path of a TOML file")
+    hindsight: bool = Field(False, description="it is shown what the world's hindsight says of each step")
+    replies: bool = Field(False, description="it is shown whole replies with their reasoning, not only the actions")
+    returns: bool = Field(False, description="it is shown each step's discounted return (advantage.gamma)")
+    uncut: bool = Field(False, description="it is shown whole texts as long as they fit, not 1,500 characters of each")
     json_mode: JsonMode = Field(
         "none", description="what the server is asked for: nothing, a JSON object, or JSON of the skills' schema"
     )
-    temperature: float = Field(0.3, ge=0, description="of its replies")
-    max_tokens: int = Field(800, ge=16, description="a reply has at most so many tokens")
+    temperature: float = Field(0.3, ge=0, description="sampling temperature of its replies")
+    max_tokens: int = Field(800, ge=16, description="maximum tokens per reply")
     retries: int = Field(1, ge=0, description="how often a reply that does not parse is sent back with the error")
-    concurrency: int = Field(16, ge=1, description="requests under way at once")
-    timeout: float = Field(60.0, gt=0, description="seconds for one request")
-    seconds: float = Field(300.0, gt=0, description="seconds for an iteration's requests; what is late has no skills")
-    requests: int | None = Field(None, ge=0, description="budget of a run; none: no limit")
-    tokens: int | None = Field(None, ge=0, description="budget of a run; none: no limit")
-    cost: float | None = Field(None, ge=0, description="budget of a run; none: no limit")
-    prompt_price: float = Field(0.0, ge=0, description="of a million tokens, for the cost")
-    completion_price: float = Field(0.0, ge=0, description="of a million tokens, for the cost")
+    concurrency: int = Field(16, ge=1, description="maximum requests at once")
+    timeout: float = Field(60.0, gt=0, description="time limit of one request, in seconds")
+    seconds: float | None = Field(
+        300.0,
+        gt=0,
+        description="time limit of an iteration's requests, in seconds, late ones give no skills; none: no limit",
+    )
+    requests: int | None = Field(None, ge=0, description="maximum requests of a run; none: no limit")
+    tokens: int | None = Field(None, ge=0, description="maximum tokens of a run; none: no limit")
+    cost: float | None = Field(None, ge=0, description="maximum cost of a run; none: no limit")
+    prompt_price: float = Field(0.0, ge=0, description="price of a million prompt tokens, for the cost")
+    completion_price: float = Field(0.0, ge=0, description="price of a million completion tokens, for the cost")
     cache: str | None = Field(None, description="folder of replies by prompt and model; none: not kept")
 
     @field_validator("base_url")
@@ -205,38 +289,32 @@ class Analyzer(_Record):
         return url
 
 
-class Method(_Record):
-    """Constants of particular learners."""
+class EvaluationSettings(Settings):
+    """When and how success on held-back tasks is measured."""
 
-    baseline: Baseline = Field(
-        "steps", description="outcome's mean and spread over all step samples of a group, or over its trajectories"
-    )
-    state_weight: float = Field(1.0, description="gigpo: weight of the state term")
-    anchor_similarity: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="gigpo: states this much alike are one (its code: 0.95); none: equal ones only",
-    )
-    rlsd_mix: float = Field(0.5, ge=0, le=1, description="rlsd: lambda at the start ...")
-    rlsd_iterations: int = Field(50, ge=1, description="... falling linearly to 0 over so many iterations")
-    rlsd_clip: float = Field(0.2, ge=0, lt=1, description="rlsd: how far a token's weight may be from 1")
-    distill_weight: float = Field(
-        0.01, ge=0, description="grpo_opsd, skill_sd (0.1 in its public code), sdar: weight of the term in the loss"
-    )
-    gate_sharpness: float = Field(5.0, description="sdar: of the gate")
-    constant_success: float = Field(-2.0, description="opid_constant: instead of Delta in successful episodes")
-    constant_failure: float = Field(-2.0, description="opid_constant: instead of Delta in failed episodes")
+    tasks: int | None = Field(None, ge=1, description="tasks of the held-back split; none: all")
+    temperature: float = Field(0.4, ge=0, description="sampling temperature of evaluation and play")
+    every: int = Field(0, ge=0, description="iterations between evaluations within the run; 0: none")
+    before: bool = Field(False, description="also evaluate the starting policy")
 
 
-class Recipe(_Record):
+class Recipe(Settings):
     """One run."""
 
-    name: str = Field("custom", description="for reports")
-    about: str = Field("", description="what it is for, in a line")
-    learner: str = Field("opid", description=f"one of {', '.join(LEARNERS)}")
-    seed: int = Field(0, ge=0, description="of everything random")
+    name: str = Field("custom", description="name in reports")
+    about: str = Field("", description="purpose, in a line")
+    algorithm: str = Field("opid", description=f"one of {allowed_names()}")
+    constants: dict[str, Any] = Field(
+        {},
+        description="constants of the algorithm in place of its own; those of an algorithm of yours may have any names",
+    )
+    seed: int = Field(0, ge=0, description="seed of everything random")
     threads: int | None = Field(None, ge=1, description="CPU threads; none: torch's choice")
+    panel: str | None = Field(
+        None,
+        description="panel whose lists are trained on and tested (see `opid-gym panel`); it sets world.env, its "
+        "arguments, splits and episode limit; none: the tasks of the splits",
+    )
     world: World = World()
     prompting: Prompting = Prompting()
     model: Model = Model()
@@ -245,51 +323,117 @@ class Recipe(_Record):
     warm_start: WarmStart = WarmStart()
     skills: Skills = Skills()
     analyzer: Analyzer = Analyzer()
-    method: Method = Method()
+    advantage: AdvantageSettings = AdvantageSettings()
+    loss: LossSettings = LossSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
 
+    parallel: Literal["auto", "none", "replicate", "shard"] = Field(
+        "auto",
+        description="how several processes learn, with the same results but for rounding: replicate (each has the "
+        "whole model), shard (each keeps a part of it, by FSDP2), auto (shard where weights, gradients and optimizer "
+        "would fill more than half of a GPU), none (one process only)",
+    )
+    start: Literal["auto", "fresh"] = Field(
+        "auto",
+        description="starting policy: auto is the model at model.path, or the one that comes with the package for this "
+        "recipe, or a warm start; fresh is a warm start in any case, on top of the model at model.path if there is one",
+    )
+    staleness: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="a second process plays the next iterations while this one learns, with weights that miss this "
+        "number of updates (1 is enough where playing takes no longer than learning); 0: first play, then learn",
+    )
     iterations: int = Field(20, ge=0, description="rounds of rollouts and updates")
-    tasks: int = Field(16, ge=1, description="tasks in an iteration")
-    rollouts: int = Field(8, ge=1, description="rollouts of each task: the group")
-    games: int | None = Field(None, ge=1, description="games played at once; none: all of an iteration")
-    temperature: float = Field(1.0, gt=0, description="of rollouts")
-    eval_temperature: float = Field(0.4, ge=0, description="of evaluation and play")
-    eval_tasks: int | None = Field(None, ge=1, description="tasks of the held-back split; none: all")
-    eval_every: int = Field(0, ge=0, description="iterations between evaluations within the run; 0: none")
-    reward_scale: float = Field(1.0, gt=0, description="factor on the world's reward")
-    invalid_penalty: float = Field(0.1, ge=0, description="taken from the score of a step with an invalid action")
-    advantage_mode: Mode = Field("mean_std_norm", description="group advantage with or without division by the spread")
+    tasks_per_iteration: int = Field(16, ge=1, description="tasks in an iteration")
+    group_size: int = Field(8, ge=1, description="rollouts of each task")
+    num_envs: int | None = Field(None, ge=1, description="games played at once in a process; none: all of an iteration")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature of rollouts")
+    reward: Literal["return", "success"] = Field(
+        "return", description="outcome of an episode: the sum of the world's rewards, or 1 for a success and else 0"
+    )
+    reward_scale: float = Field(1.0, gt=0, description="factor on the outcome")
+    invalid_penalty: float = Field(0.1, ge=0, description="deducted from the score of a step with an invalid action")
     train_uniform_groups: bool = Field(
         False,
-        description="also train groups whose rollouts all have the same return: only penalties and skills speak there",
-    )
-
-    learning_rate: float = Field(3e-4, gt=0, description="of AdamW")
-    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
-    epochs: int = Field(1, ge=1, description="passes over an iteration's samples")
-    minibatches: int = Field(1, ge=1, description="updates in a pass")
-    clip_low: float = Field(0.2, ge=0, lt=1, description="PPO: lower clip of the probability ratio")
-    clip_high: float = Field(0.2, ge=0, description="PPO: upper clip of the probability ratio")
-    dual_clip: float | None = Field(3.0, gt=1, description="PPO: limit of the loss at negative advantages")
-    kl_weight: float = Field(0.0, ge=0, description="weight of KL to the starting policy; 0: no reference is kept")
-    kl_estimator: KlEstimator = Field("k3", description="of that KL")
-    clip_norm: float = Field(1.0, gt=0, description="limit of the gradient's norm")
-    max_bad_updates: int = Field(
-        5, ge=1, description="stop after so many updates in a row with a loss or gradient that is not finite"
+        description="also train groups whose rollouts all have the same return, where only penalties and skills speak; "
+        "groups that are left out do not count in the means of the loss, so that a step is as large where many are",
     )
 
     checkpoint_every: int = Field(1, ge=1, description="iterations between checkpoints")
-    tensorboard: bool = Field(False, description="also write the metrics as TensorBoard event files")
-    wandb: str | None = Field(None, description="project of Weights & Biases to log the metrics to as well")
+    loggers: tuple[Logger, ...] = Field(
+        (), description="where the metrics go besides metrics.jsonl: tensorboard, wandb, or both with a comma"
+    )
+    wandb_project: str = Field("opid-gym", description="project of Weights & Biases")
+    pictures: bool = Field(
+        True, description="draw the report's pictures where matplotlib is installed, which takes seconds"
+    )
     keep_trajectories: int = Field(
-        2000, ge=0, description="at most so many trajectories (and their skills) are written down"
+        2000, ge=0, description="maximum number of trajectories (with their skills) written to the run's folder"
     )
 
-    @field_validator("learner")
+    @model_validator(mode="before")
     @classmethod
-    def _known_learner(cls, name: str) -> str:
-        if name not in LEARNERS:
-            raise ValueError(f"unknown learner; allowed: {sorted(LEARNERS)}")
+    def _world_of_the_panel(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not raw.get("panel"):
+            return raw
+        panel = load_panel(raw["panel"])
+        given = raw.get("world", {})
+        arguments = (given.arguments if isinstance(given, World) else given.get("arguments", {})) or {}
+        where = {key: value for key, value in arguments.items() if key in DATA_ARGUMENTS}
+        world = World(
+            env=panel.env,
+            arguments={**panel.arguments, **where},
+            train_split=panel.task_list("train").split,
+            eval_split=panel.task_list("test").split,
+            max_episode_steps=panel.max_episode_steps,
+        )
+        return {**raw, "world": world}
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known_algorithm(cls, name: str) -> str:
+        if name not in ALGORITHMS and ":" not in name:
+            hint = did_you_mean(name, ALGORITHMS)
+            raise ValueError(f"unknown algorithm; {hint and hint + ' '}allowed: {allowed_names()}")
         return name
+
+    @model_validator(mode="after")
+    def _constants_of_the_algorithm(self) -> Recipe:
+        if self.algorithm in ALGORITHMS:
+            ALGORITHMS[self.algorithm].with_constants(self.constants)
+        return self
+
+    @model_validator(mode="after")
+    def _room_for_prompts(self) -> Recipe:
+        limit, reply = self.model.context_limit, self.prompting.max_reply_tokens
+        if limit is not None and limit <= reply:
+            raise ValueError(
+                f"model.context_limit={limit} has no room for a prompt beside prompting.max_reply_tokens={reply}; "
+                f"allowed: more than {reply}, or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stale_samples_are_scored_again(self) -> Recipe:
+        if self.staleness and self.sampler.rescore_old is False:
+            raise ValueError(
+                f"sampler.rescore_old=false does not go with staleness={self.staleness}, whose samples come from older "
+                "weights; allowed: true, auto"
+            )
+        return self
+
+    @field_validator("parallel", mode="before")
+    @classmethod
+    def _none_is_a_word(cls, value: Any) -> Any:
+        return "none" if value is None else value  # elsewhere "none" is no value
+
+    @field_validator("loggers", mode="before")
+    @classmethod
+    def _split_loggers(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 def change(recipe: Recipe, changes: Sequence[str] | Mapping[str, Any]) -> Recipe:
@@ -297,13 +441,13 @@ def change(recipe: Recipe, changes: Sequence[str] | Mapping[str, Any]) -> Recipe
 
     Args:
         recipe: the one to start from.
-        changes: ``key=value`` texts, or a mapping. Keys of the parts have dots: ``skills.step_weight=1``.
+        changes: ``key=value`` texts, or a mapping. Keys of the parts have dots: ``advantage.step_weight=1``.
             Values are JSON, or plain text; ``none`` is no value.
 
     Raises:
         RecipeError: an unknown key, with the closest known ones, or a value that is not allowed.
 
-    >>> change(Recipe(), ["learner=grpo", "skills.clip=2"]).skills.clip
+    >>> change(Recipe(), ["algorithm=grpo", "advantage.clip=2"]).advantage.clip
     2.0
     """
     pairs = dict(changes) if isinstance(changes, Mapping) else dict(_split(text) for text in changes)
@@ -311,10 +455,7 @@ def change(recipe: Recipe, changes: Sequence[str] | Mapping[str, Any]) -> Recipe
     known = _keys(raw)
     for key, value in pairs.items():
         if key not in known and not key.startswith(tuple(f"{free}." for free in _FREE)):
-            close = get_close_matches(key, known, n=3, cutoff=0.5) or get_close_matches(
-                key.rpartition(".")[2], [k.rpartition(".")[2] for k in known], n=3
-            )
-            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"allowed: {', '.join(known)}"
+            hint = _hint(key, known) or f"allowed: {', '.join(known)}"
             raise RecipeError(f"unknown recipe key {key!r} (given {value!r}); {hint}")
         *path, last = key.split(".")
         target = raw
@@ -322,6 +463,14 @@ def change(recipe: Recipe, changes: Sequence[str] | Mapping[str, Any]) -> Recipe
             target = target[part]
         target[last] = value
     return validate(raw)
+
+
+def _hint(key: str, known: Sequence[str]) -> str:
+    """Known keys that may have been meant: by their last part, in whatever section, else as a whole."""
+    last = {other: other.rpartition(".")[2] for other in known}
+    near = get_close_matches(key.rpartition(".")[2], last.values(), n=1)
+    meant = [other for other in known if last[other] in near][:3]
+    return f"did you mean {' or '.join(map(repr, meant))}?" if meant else did_you_mean(key, known, most=3, cutoff=0.5)
 
 
 def validate(raw: Mapping[str, Any]) -> Recipe:
@@ -333,11 +482,13 @@ def validate(raw: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, e['loc']))}: got {_shown(e)}; {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        ]
-        raise RecipeError("recipe: " + "; ".join(problems)) from None
+        raise RecipeError("recipe: " + "; ".join(map(_problem, error.errors()))) from None
+
+
+def _problem(error: Any) -> str:
+    message: str = error["msg"].removeprefix("Value error, ")
+    # What concerns several keys names them itself.
+    return f"{'.'.join(map(str, error['loc']))}: got {_shown(error)}; {message}" if error["loc"] else message
 
 
 def _shown(error: Any) -> str:
@@ -357,7 +508,7 @@ def describe(record: type[BaseModel] = Recipe, prefix: str = "") -> dict[str, st
     return meanings
 
 
-_FREE = ("world.arguments", "sampler.options")  # whose keys are somebody else's
+_FREE = ("world.arguments", "model.template", "sampler.options", "constants")  # whose keys are somebody else's
 
 
 def flatten(recipe: Recipe) -> dict[str, Any]:
@@ -379,7 +530,7 @@ def _split(text: str) -> tuple[str, Any]:
     if value.lower() in ("none", "null"):
         return key.strip(), None
     try:
-        return key.strip(), json.loads(value)
+        return key.strip(), parse_json(value)
     except ValueError:
         return key.strip(), value
 

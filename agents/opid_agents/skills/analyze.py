@@ -19,7 +19,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
-from opid_agents.skills.extract import Extraction, Skills, succeeded
+from opid_agents.returns import discounted_returns
+from opid_agents.skills.extract import Extraction, Skills, UnreadableReply, succeeded
 from opid_agents.skills.report import SkillReportError, parse_skills, reply_schema
 from opid_gym.trajectory import Step, Trajectory
 
@@ -35,6 +36,25 @@ _SLOTS: Mapping[str, frozenset[str]] = {
 # Characters of an observation that are shown, the most that fits the writer.
 _SHOWN = (1500, 500, 200, 80, 20)
 _QUOTED = 4000  # characters of a bad reply that are sent back with the error
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a writer is shown beyond observations, actions, rewards and mistakes.
+
+    Attributes:
+        hindsight: what the world's hindsight says of a step: its reason, and the better action.
+        replies: the whole reply with its reasoning in place of the action, where there is one.
+        returns: the discounted return of each step.
+        uncut: whole texts if they fit the writer, before texts are cut.
+        gamma: discount of the returns.
+    """
+
+    hindsight: bool = False
+    replies: bool = False
+    returns: bool = False
+    uncut: bool = False
+    gamma: float = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +87,33 @@ class AnalysisPrompt:
                     f"analysis prompt {self.name!r}: {field} has unknown slots {unknown}; allowed: {sorted(allowed)}"
                 )
 
-    def ask(self, trajectory: Trajectory, *, success: bool, max_step_skills: int, shown: int = 1500) -> Conversation:
-        """The conversation that asks about one trajectory, with up to `shown` characters of each observation."""
+    def ask(
+        self,
+        trajectory: Trajectory,
+        *,
+        success: bool,
+        max_step_skills: int,
+        shown: int | None = 1500,
+        details: Details = Details(),
+    ) -> Conversation:
+        """The conversation that asks about one trajectory.
+
+        Args:
+            trajectory: the finished episode.
+            success: whether it counts as one.
+            max_step_skills: maximum step skills to ask for.
+            shown: maximum characters of each observation, action and reply; None: all of them.
+            details: what else is shown.
+        """
+        returns = discounted_returns(trajectory, details.gamma)
         steps = "".join(
             _fill(
                 self.step,
                 {
                     "index": str(index),
                     "observation": _shorten(step.observation, shown),
-                    "action": _shorten(step.action, shown),
-                    "note": _note(step),
+                    "action": _shorten((details.replies and step.reply) or step.action, shown),
+                    "note": _note(step, returns[index], details),
                 },
             )
             for index, step in enumerate(trajectory.steps)
@@ -166,8 +203,9 @@ class WrittenSkills:
     Attributes:
         writer: who.
         prompt: asked how.
-        max_step_skills: at most so many step skills a trajectory.
+        max_step_skills: maximum step skills per trajectory.
         success_threshold: None: an episode is a success if its world said so; a number: if its return reaches it.
+        details: what the writer is shown beyond observations and actions.
         retries: how often a reply that does not parse is sent back with the error.
     """
 
@@ -176,6 +214,7 @@ class WrittenSkills:
     max_step_skills: int = 5
     success_threshold: float | None = None
     retries: int = 1
+    details: Details = Details()
 
     def extract_all(
         self, groups: Sequence[Sequence[Trajectory]], wanted: Callable[[Trajectory], bool] = lambda trajectory: True
@@ -196,6 +235,7 @@ class WrittenSkills:
         failed = dict.fromkeys((place for place, asked in conversations.items() if asked is None), "too_long")
         waiting: dict[tuple[int, int], Conversation] = {p: asked for p, asked in conversations.items() if asked}
         metrics: Counter[str] = Counter(requests=len(places), unreadable=0)
+        unreadable: list[UnreadableReply] = []
         for last in [False] * self.retries + [True]:
             if not waiting:
                 break
@@ -212,6 +252,7 @@ class WrittenSkills:
                     found[place[0]][place[1]] = parse_skills(reply.text, len(trajectory), self.max_step_skills)
                 except SkillReportError as error:
                     metrics["unreadable"] += 1
+                    unreadable.append(UnreadableReply(trajectory.task_id, reply.text, str(error)))
                     if last:
                         failed[place] = "unreadable"
                     else:
@@ -221,30 +262,39 @@ class WrittenSkills:
             waiting = again
         metrics["failures"] = len(failed)
         metrics.update({f"failed/{why}": count for why, count in Counter(failed.values()).items()})
-        return Extraction(found, {name: float(value) for name, value in metrics.items()})
+        return Extraction(found, {name: float(value) for name, value in metrics.items()}, unreadable)
 
     def _ask(self, trajectory: Trajectory) -> Conversation | None:
         success = succeeded(trajectory, self.success_threshold)
-        for shown in _SHOWN:
+        for shown in (None, *_SHOWN) if self.details.uncut else _SHOWN:
             conversation = self.prompt.ask(
-                trajectory, success=success, max_step_skills=self.max_step_skills, shown=shown
+                trajectory,
+                success=success,
+                max_step_skills=self.max_step_skills,
+                shown=shown,
+                details=self.details,
             )
             if self.writer.fits(conversation):
                 return conversation
         return None
 
 
-def _note(step: Step) -> str:
+def _note(step: Step, following: float, details: Details) -> str:
     notes = [f"invalid: {step.invalid_reason or 'no action could be read'}"] if not step.valid else []
     if step.reward:
         notes.append(f"reward {step.reward:g}")
+    if details.returns:
+        notes.append(f"return from here {following:.3g}")
+    if details.hindsight and step.hindsight is not None and step.hindsight.reason:
+        better = step.hindsight.better
+        notes.append(f"in hindsight: {step.hindsight.reason}" + (f" Better: {better}" if better else ""))
     return f"  ({'; '.join(notes)})" if notes else ""
 
 
-def _shorten(text: str, limit: int) -> str:
-    """One line of at most so many characters, its middle left out."""
+def _shorten(text: str, limit: int | None) -> str:
+    """One line of at most `limit` characters, its middle left out; None: whole."""
     line = " ".join(text.split())
-    if len(line) <= limit:
+    if limit is None or len(line) <= limit:
         return line
     half = max(1, (limit - 5) // 2)
     return f"{line[:half]} ... {line[-half:]}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
 
-from opid_agents.skills.reading import had_effect, is_admissible, read_command, same_action, state_names
+from opid_agents.returns import discounted_returns, had_effect, state_names
 from opid_gym.trajectory import Step, Trajectory
 
 
@@ -34,42 +34,26 @@ class Contrast:
         return self.values[action] - fsum(others) / len(others)
 
 
-def discounted_returns(trajectory: Trajectory, gamma: float) -> list[float]:
-    """R_t = r_t + gamma * R_(t+1), for each step.
-
-    Raises:
-        ValueError: gamma is not in [0, 1].
-    """
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma must be in [0, 1], got {gamma}")
-    returns: list[float] = []
-    following = 0.0
-    for step in reversed(trajectory.steps):
-        following = step.reward + gamma * following
-        returns.append(following)
-    return returns[::-1]
-
-
 def find_contrasts(group: Sequence[Trajectory], *, gamma: float = 0.95) -> dict[str, Contrast]:
     """The contrasts in a group of rollouts of one task, by state name; the order of the group does not matter.
 
-    An action that had no effect, or only looked, is never the best one. States where no action stands out, or none
+    An action that had no effect is never the best one. States where no action stands out, or none
     has a positive mean return, are left out.
     """
     visits: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    deeds: set[tuple[str, str]] = set()
+    effective: set[tuple[str, str]] = set()
     for trajectory in group:
         returns = discounted_returns(trajectory, gamma)
         for name, step, value in zip(state_names(trajectory), trajectory.steps, returns, strict=True):
             action = step.action.strip()
             visits[name][action].append(value)
-            if _is_deed(step):
-                deeds.add((name, action))
+            if had_effect(step):
+                effective.add((name, action))
     contrasts: dict[str, Contrast] = {}
     for name in sorted(visits):
         # Sums that do not depend on the order of the group, and ties broken by the text.
         values = {action: fsum(rs) / len(rs) for action, rs in sorted(visits[name].items())}
-        candidates = [action for action in values if (name, action) in deeds]
+        candidates = [action for action in values if (name, action) in effective]
         if len(values) < 2 or not candidates:
             continue
         best = max(candidates, key=lambda action: values[action])
@@ -96,7 +80,7 @@ def contrast_skills(
         trajectory: one of the group.
         contrasts: of the group, from `find_contrasts`.
         success: whether the trajectory succeeded.
-        limit: at most so many.
+        limit: maximum number of skills.
         first_divergence_only: see above.
     """
     names = state_names(trajectory)
@@ -108,35 +92,15 @@ def contrast_skills(
         if contrast is None or action not in contrast.values:
             continue
         if success:
-            if last_visit[name] == index and _is_deed(step) and contrast.gap(action) > 0:
+            if last_visit[name] == index and had_effect(step) and contrast.gap(action) > 0:
                 found.append((-contrast.gap(action), index, action))
-        elif contrast.values[action] < contrast.values[contrast.best] and is_admissible(step, contrast.best):
+        elif contrast.values[action] < contrast.values[contrast.best] and _is_possible(step, contrast.best):
             found.append((-contrast.gap(contrast.best), index, contrast.best))
             if first_divergence_only:
                 break
     return dict(sorted((index, action) for _, index, action in sorted(found)[:limit]))
 
 
-def first_waste(trajectory: Trajectory, *, success: bool) -> tuple[int, str] | None:
-    """The first step that led nowhere and the action known, from the trajectory itself, to be better there.
-
-    A step leads nowhere if the trajectory comes back to the same state later (an action without effect does so at
-    once). The better action is the one that left the state for good. None if there is no such step, or if nothing
-    better was found.
-    """
-    names = state_names(trajectory)
-    last_visit = {name: index for index, name in enumerate(names)}
-    for index, (name, step) in enumerate(zip(names, trajectory.steps, strict=True)):
-        leaving = last_visit[name]
-        # What a failure did last led to nothing that is known.
-        if leaving == index or (leaving == len(names) - 1 and not success):
-            continue
-        better = trajectory.steps[leaving]
-        if _is_deed(better) and not same_action(better.action, step.action) and is_admissible(step, better.action):
-            return index, better.action.strip()
-    return None
-
-
-def _is_deed(step: Step) -> bool:
-    command = read_command(step.action)
-    return had_effect(step) and (command is None or command.kind != "look")
+def _is_possible(step: Step, action: str) -> bool:
+    """Whether the world would have accepted an action at this step; True where that is not known."""
+    return step.admissible_actions is None or action in {allowed.strip() for allowed in step.admissible_actions}

@@ -1,19 +1,19 @@
 """A library of skills: what earlier episodes taught, looked up for new ones by task.
 
-For learners that put skills into the prompts of rollouts (`opid_agents.learning.learner.Learner.library`). OPID itself
-has none: its skills are about one trajectory and are never seen while playing.
+For algorithms that put skills into the prompts of rollouts (`opid_agents.algorithms.algorithm.Algorithm.library`). OPID
+itself has none: its skills are about one trajectory and are never seen while playing.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from opid_agents.skills.extract import Skills
-from opid_agents.skills.reading import task_words
 from opid_gym.trajectory import Trajectory
 
 BESIDE_MODEL = "skill_library.jsonl"
@@ -34,12 +34,12 @@ class SkillLibrary:
     """The newest skills of each task type.
 
     Args:
-        size: so many skills of each type are kept; the oldest go first.
+        size: maximum number of skills kept of each type; the oldest go first.
         entries: what to begin with, oldest first.
 
-    >>> library = SkillLibrary(entries=[LibrarySkill(1, "heat", "heat an egg", "use the microwave")])
-    >>> library.look_up("heat some egg", "heat")
-    'use the microwave'
+    >>> library = SkillLibrary(entries=[LibrarySkill(1, "sum", "add two numbers", "use the calculator")])
+    >>> library.look_up("add three numbers", "sum")
+    'use the calculator'
     """
 
     def __init__(self, *, size: int = 64, entries: Iterable[LibrarySkill] = ()) -> None:
@@ -62,12 +62,15 @@ class SkillLibrary:
                 known.popitem(last=False)
 
     def look_up(self, task: str, task_type: str) -> str | None:
-        """The skill of the task of this type that shares most words with `task`, the newest of equals; None if there
-        is none of this type."""
-        words = task_words(task)
+        """The skill of the most similar task of this type; None if there is none of this type.
+
+        Similarity is the number of words that both tasks have, divided by the number that either has. Of equally
+        similar tasks the newest counts.
+        """
+        words = _words(task)
         best: tuple[float, str] | None = None
         for entry in self._entries.get(task_type, {}).values():
-            others = task_words(entry.task)
+            others = _words(entry.task)
             alike = len(words & others) / max(1, len(words | others))
             if best is None or alike >= best[0]:
                 best = alike, entry.skill
@@ -79,12 +82,13 @@ class SkillLibrary:
         append(model / BESIDE_MODEL, (entry for known in self._entries.values() for entry in known.values()))
 
     @classmethod
-    def load(cls, file: Path, *, size: int = 64) -> SkillLibrary:
-        """Read what `append` wrote; an empty library if there is no file."""
+    def load(cls, file: Path, *, size: int = 64, until: int | None = None) -> SkillLibrary:
+        """Read what `append` wrote, or as it was after iteration `until`; an empty library if there is no file."""
         if not file.is_file():
             return cls(size=size)
         lines = file.read_text(encoding="utf-8").splitlines()
-        return cls(size=size, entries=(LibrarySkill(**json.loads(line)) for line in lines))
+        entries = (LibrarySkill(**json.loads(line)) for line in lines)
+        return cls(size=size, entries=(entry for entry in entries if until is None or entry.iteration <= until))
 
 
 def successes(
@@ -103,3 +107,7 @@ def append(file: Path, entries: Iterable[LibrarySkill]) -> None:
     with open(file, "a", encoding="utf-8") as lines:
         for entry in entries:
             lines.write(json.dumps(asdict(entry)) + "\n")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", text.lower()))

@@ -8,11 +8,11 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from opid_agents.openai_api import ChatClient, Usage
+from opid_agents.openai_api import ChatClient, ChatResult, Usage
 from opid_agents.skills.analyze import Conversation, Reply
 
 logger = logging.getLogger(__name__)
@@ -20,9 +20,12 @@ logger = logging.getLogger(__name__)
 JsonMode = Literal["none", "object", "schema"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EndpointWriter:
     """Asks a model behind an endpoint; see `opid_agents.openai_api.ChatClient` for what it survives.
+
+    A server that refuses the system role, as the chat templates of some models do, is asked in one user message from
+    then on.
 
     Attributes:
         client: the endpoint.
@@ -36,6 +39,7 @@ class EndpointWriter:
     json_mode: JsonMode = "none"
     seconds: float | None = None
     cache: ReplyCache | None = None
+    _no_system_role: bool = field(default=False, init=False, repr=False)
 
     def fits(self, conversation: Conversation) -> bool:
         """Always: how much a server takes is not known here, and it says so itself."""
@@ -52,7 +56,7 @@ class EndpointWriter:
         kept = [self.cache.get(self._key(conversation)) if self.cache else None for conversation in conversations]
         missing = [conversation for conversation, text in zip(conversations, kept, strict=True) if text is None]
         before = self.client.spent
-        results = iter(self.client.complete(missing, response_format=self._format(schema), seconds=self.seconds))
+        results = iter(self._ask(missing, schema))
         replies = []
         for text in kept:
             if text is not None:
@@ -61,6 +65,19 @@ class EndpointWriter:
                 result = next(results)
                 replies.append(Reply(result.text, result.failure))
         return replies, _figures(before, self.client.spent) | {"cached": float(len(kept) - len(missing))}
+
+    def _ask(self, conversations: Sequence[Conversation], schema: Mapping[str, Any]) -> list[ChatResult]:
+        def complete(asked: Sequence[Conversation]) -> list[ChatResult]:
+            asked = [_without_system(conversation) for conversation in asked] if self._no_system_role else asked
+            return self.client.complete(asked, response_format=self._format(schema), seconds=self.seconds)
+
+        results = complete(conversations)
+        if not self._no_system_role and any(r.failure == "status" and "system" in r.detail.lower() for r in results):
+            self._no_system_role = True
+            failed = [i for i, result in enumerate(results) if result.text is None]
+            for i, result in zip(failed, complete([conversations[i] for i in failed]), strict=True):
+                results[i] = result
+        return results
 
     def keep(self, conversation: Conversation, reply: str) -> None:
         """Keep a good reply, if that is possible: a full disk costs the cache and not the run."""
@@ -109,6 +126,14 @@ class ReplyCache:
     def _file(self, key: str) -> Path:
         digest = hashlib.sha256(key.encode("ascii")).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:]}.json"
+
+
+def _without_system(conversation: Conversation) -> Conversation:
+    """The conversation with what the system says at the beginning of the first user message."""
+    system, first, *rest = conversation
+    if system["role"] != "system":
+        return conversation
+    return [{"role": "user", "content": f"{system['content']}\n\n{first['content']}"}, *rest]
 
 
 def _figures(before: Usage, after: Usage) -> dict[str, float]:

@@ -1,46 +1,40 @@
 """The JSON an analyzer model returns about one trajectory, and reading it.
 
-A reply is third-party text: it may be an essay, half of a JSON object, or ten megabytes of HTML.
-`parse_skills` either gives `Skills` or raises `SkillReportError` with a sentence that can be quoted back to
-the model.
+A reply is third-party text: it may be an essay, half of a JSON object, or ten megabytes of HTML. Models that reason,
+quote the question, or know JSON by hearsay mean well all the same, so whatever can be understood is read, and a bad
+entry costs itself only. `parse_skills` either gives `Skills` or raises `SkillReportError` with a sentence that can be
+quoted back to the model.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+import json_repair
 
 from opid_agents.skills.extract import Skills
 
 MAX_REPLY_CHARACTERS = 100_000
-_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL)
+# Longer texts are cut.
+_LONGEST = {"episode_summary": 2000, "episode_skill": 1000, "step_skill": 300}
 
-Summary = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
-EpisodeSkill = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=1000)]
-StepSkill = Annotated[str, StringConstraints(strip_whitespace=True, max_length=300)]
-StepIndex = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^-?[0-9]{1,9}$")]
-
-
-class SkillReport(BaseModel):
-    """What an analyzer says about one finished trajectory. See `reply_schema` for what to ask a server for."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    episode_summary: Summary = Field(description="What happened, in one or two sentences.")
-    episode_skill: EpisodeSkill = Field(
-        description="After a success a workflow that can be used again; after a failure a rule that avoids it."
-    )
-    step_skills: dict[StepIndex, StepSkill] = Field(
-        default_factory=dict,
-        description="For the few critical steps: step index, from 0, to one short imperative sentence.",
-    )
+_FENCE = re.compile(r"```[ \t]*(?:json5?|JSON)?[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_THOUGHT_END = re.compile("</think>", re.IGNORECASE)
+_OPENING = re.compile(r"[{\[]")
+_INDEX = re.compile(r"[^\d-]*(-?\d{1,9})(?:\.0*)?\D*")
+_NUMBERED = re.compile(r"\W*(?:step\W*)?(\d{1,9})\W+(.+)", re.DOTALL | re.IGNORECASE)
+_TEXT_KEYS = ("skill", "stepskill", "text", "advice", "instruction", "value", "content")
+_INDEX_KEYS = ("step", "index", "stepindex", "stepnumber", "number", "key", "id")
+_NAMED = re.compile(r"episode[ _-]?skill", re.IGNORECASE)
+_MOST_BRACES = 500
+_DEEPEST = 4  # objects within objects are looked into this far
 
 
 def reply_schema(steps: int) -> dict[str, Any]:
-    """The JSON schema of a report on a trajectory of so many steps, in the few words that every server understands.
+    """The JSON schema of a report on a trajectory of a given length, in the few words that every server understands.
 
     It is narrower than what `parse_skills` takes: servers hold a model to it token by token, and a small model would
     fill whatever room it is given.
@@ -66,56 +60,162 @@ class SkillReportError(ValueError):
     """A reply that is no skill report; the message says why, in words a model can act on."""
 
 
-def parse_skills(json_text: str, n_steps: int, max_step_skills: int) -> Skills:
+def parse_skills(reply: str, n_steps: int, max_step_skills: int) -> Skills:
     """Read an analyzer's reply.
 
-    The JSON object may stand alone, in a Markdown code fence, or within other text. Line breaks and control
-    characters in a skill become spaces: a skill is one line of a prompt. Step skills that are empty or
-    outside the trajectory are dropped; of more than `max_step_skills` the earliest are kept.
+    The JSON object may stand alone, in a Markdown code fence or within other text, after reasoning, or inside another
+    object or list. Of several, e.g. the schema and then the answer, the last that is a report counts. Faulty JSON
+    (trailing commas, line breaks in strings, quotes of another kind, an end that is missing) is repaired. Line breaks
+    and control characters in a skill become spaces: a skill is one line of a prompt. Texts that are too long are cut.
+
+    Args:
+        reply: what the model said.
+        n_steps: steps of the trajectory. Step skills outside it, without a number, or without text are dropped.
+        max_step_skills: of more, those that the model named first are kept.
 
     Raises:
-        SkillReportError: there is no such object in the reply, or a field is missing, of another type, or too
-            long.
+        SkillReportError: no object in the reply has a text as its ``episode_skill``.
+
+    >>> skills = parse_skills('Well: {"episode_skill": "Look around.", "step_skills": {"Step 1": "Open it.",}}', 3, 5)
+    >>> skills.step_skills
+    {1: 'Open it.'}
     """
-    if len(json_text) > MAX_REPLY_CHARACTERS:
-        raise SkillReportError(f"the reply has {len(json_text)} characters; at most {MAX_REPLY_CHARACTERS} are read")
-    try:
-        report = SkillReport.model_validate(_find_object(json_text))
-    except ValidationError as error:
-        problems = "; ".join(_in_words(e["loc"], e["msg"]) for e in error.errors()[:5])
-        raise SkillReportError(f"the JSON object does not fit: {problems}") from None
-    steps = {int(index): _one_line(skill) for index, skill in report.step_skills.items()}
-    kept = [(index, skill) for index, skill in sorted(steps.items()) if 0 <= index < n_steps and skill]
-    episode_skill = _one_line(report.episode_skill)
-    if not episode_skill:
-        raise SkillReportError("the JSON object does not fit: episode_skill: there is no text in it")
-    return Skills(_one_line(report.episode_summary), episode_skill, dict(kept[:max_step_skills]))
+    if len(reply) > MAX_REPLY_CHARACTERS:
+        raise SkillReportError(f"the reply has {len(reply)} characters; at most {MAX_REPLY_CHARACTERS} are read")
+    found: Mapping[str, Any] | None = None
+    seen = False  # whether there was any object at all
+    for candidates in (_valid_objects, _repaired_objects):
+        for value in candidates(reply):
+            seen = True
+            found = _find_report(value, _DEEPEST) or found
+        if found is not None:
+            break
+    if found is None:
+        if seen:
+            raise SkillReportError('the JSON object does not fit: "episode_skill" is missing or is no text')
+        raise SkillReportError("the reply is not a JSON object: there is no {...} in it that can be read")
+    steps: dict[int, str] = {}
+    for index, value in _step_entries(found.get("stepskills")):
+        skill = _text(value, _LONGEST["step_skill"])
+        if skill and 0 <= index < n_steps and len(steps) < max_step_skills:
+            steps.setdefault(index, skill)
+    return Skills(
+        _text(found.get("episodesummary"), _LONGEST["episode_summary"]),
+        _text(found["episodeskill"], _LONGEST["episode_skill"]),
+        dict(sorted(steps.items())),
+    )
 
 
-def _find_object(text: str) -> dict[str, Any]:
-    fenced = _FENCE.search(text)
-    candidates = [text, fenced[1] if fenced else "", text[text.find("{") : text.rfind("}") + 1]]
-    problem = "there is no {...} in it"
-    for candidate in candidates:
-        if not candidate.strip():
-            continue
+def _valid_objects(reply: str) -> Iterator[Any]:
+    """The JSON objects and lists in a text, one after the other."""
+    decoder = json.JSONDecoder(strict=False)  # line breaks in strings are let pass
+    text = _after_thought(reply)
+    place = 0
+    failures = 0
+    while (opening := _OPENING.search(text, place)) and failures < 1000:
         try:
-            found = json.loads(candidate)
-        except (ValueError, RecursionError) as error:
-            problem = str(error) or "it is nested too deeply"
+            value, place = decoder.raw_decode(text, opening.start())
+        except (ValueError, RecursionError):
+            place = opening.start() + 1
+            failures += 1
             continue
-        if isinstance(found, dict):
-            return found
-        problem = f"it is a JSON {type(found).__name__}, not an object"
-    raise SkillReportError(f"the reply is not a JSON object: {problem}")
+        if value:
+            yield value
 
 
-def _in_words(place: tuple[int | str, ...], message: str) -> str:
-    # A key is the model's own text: it may be long, and may hold what cannot be encoded.
-    keys = (ascii(key)[1:-1][:40] if isinstance(key, str) else str(key) for key in place)
-    return f"{'.'.join(keys) or 'the reply'}: {message}"
+def _repaired_objects(reply: str) -> Iterator[Any]:
+    """What a tolerant reader makes of the likely places."""
+    text = _after_thought(reply)
+    named = _NAMED.search(text)
+    if named is None:
+        return
+    if text[named.start() - 1] in "\u201c\u201d":  # curly quotes in place of straight ones
+        text = text.replace("\u201c", '"').replace("\u201d", '"')
+    pieces = [fence[1] for fence in _FENCE.finditer(text)]
+    # From the brace or bracket before the first word that only a report has; what comes before it may be anything.
+    openings = [text.rfind("{", 0, named.start()), text.find("{")]
+    pieces += [text[place:] for place in dict.fromkeys(openings) if place >= 0]
+    for piece in [*pieces, text]:
+        if piece.count("{") + piece.count("[") > _MOST_BRACES:
+            continue  # the tolerant reader needs long for these
+        try:
+            value = json_repair.loads(piece, skip_json_loads=True)
+        except (ValueError, RecursionError):
+            continue
+        if value and not isinstance(value, str):
+            yield value
 
 
-def _one_line(text: str) -> str:
-    visible = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(visible.split())
+def _after_thought(reply: str) -> str:
+    """The reply without the reasoning before it, if there is anything after it."""
+    end = _THOUGHT_END.search(reply)
+    return reply[end.end() :] if end and "{" in reply[end.end() :] else reply
+
+
+def _find_report(value: Any, depth: int) -> Mapping[str, Any] | None:
+    """The last object in `value` that has a text as its episode skill, with its keys in plain letters."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):  # JSON in a JSON string
+        try:
+            value = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return None
+    if isinstance(value, Mapping):
+        members = {_plain(key): member for key, member in value.items()}
+        if _text(members.get("episodeskill"), 1):
+            return members
+        # A JSON schema describes a report and is none.
+        inner = [member for key, member in members.items() if key not in ("properties", "defs", "definitions")]
+    elif isinstance(value, list):
+        inner = value
+    else:
+        return None
+    if depth == 0:
+        return None
+    return next((found for member in reversed(inner) if (found := _find_report(member, depth - 1))), None)
+
+
+def _step_entries(value: Any) -> Iterator[tuple[int, Any]]:
+    """Step index and skill, from an object by index or a list of entries, as the model wrote them."""
+    if isinstance(value, Mapping):
+        pairs: list[tuple[Any, Any]] = list(value.items())
+    elif isinstance(value, list):
+        pairs = [_entry(entry) for entry in value]
+    else:
+        return
+    for key, skill in pairs:
+        if isinstance(key, bool) or key is None:
+            continue
+        if match := _INDEX.fullmatch(str(key)):
+            yield int(match[1]), skill
+
+
+def _entry(entry: Any) -> tuple[Any, Any]:
+    """Index and skill of one entry of a list; None as the index where there is none."""
+    if isinstance(entry, Mapping):
+        members = {_plain(key): member for key, member in entry.items()}
+        index = next((members[key] for key in _INDEX_KEYS if key in members), None)
+        if index is not None:
+            return index, entry
+        return next(iter(entry.items())) if len(entry) == 1 else (None, None)
+    if isinstance(entry, list) and len(entry) == 2:
+        return entry[0], entry[1]
+    if isinstance(entry, str) and (match := _NUMBERED.fullmatch(entry)):
+        return match[1], match[2]
+    return None, None
+
+
+def _text(value: Any, longest: int) -> str:
+    """The text of an entry in one line; empty if it has none."""
+    if isinstance(value, list):
+        value = " ".join(part for part in value if isinstance(part, str))
+    elif isinstance(value, Mapping):
+        members = {_plain(key): member for key, member in value.items()}
+        value = next((members[key] for key in _TEXT_KEYS if isinstance(members.get(key), str)), "")
+    if not isinstance(value, str):
+        return ""
+    visible = "".join(character if character.isprintable() else " " for character in value)
+    return " ".join(visible.split())[:longest].rstrip()
+
+
+def _plain(key: Any) -> str:
+    return re.sub(r"[^a-z]", "", str(key).lower())

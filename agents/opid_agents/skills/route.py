@@ -47,9 +47,9 @@ def route(
     Raises:
         ValueError: an unknown mode or a negative length.
 
-    >>> skills = Skills("", "check the shelves", {1: "take mug 1 from shelf 1"})
+    >>> skills = Skills("", "check all sides", {1: "open the left door"})
     >>> route(skills, 2)
-    [Route(episode='check the shelves', step=None), Route(episode=None, step='take mug 1 from shelf 1')]
+    [Route(episode='check all sides', step=None), Route(episode=None, step='open the left door')]
     """
     if mode not in ROUTING_MODES:
         raise ValueError(f"unknown routing mode {mode!r}; allowed: {list(ROUTING_MODES)}")

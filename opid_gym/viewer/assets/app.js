@@ -33,6 +33,17 @@ let shownFilter = null;
 
 // -- State and address --------------------------------------------------------------------------------------
 
+// A run by its name in an address: as it is, or as the file or folder it came from is called.
+function runNamed(name) {
+  const bare = name.replace(/\.jsonl?$/, "");
+  const named = (test) => index.runs.filter((run) => test(run.name));
+  for (const found of [named((known) => known === name), named((known) => known === bare),
+    named((known) => known.endsWith(`/${bare}`) || bare.endsWith(`/${known}`))]) {
+    if (found.length === 1) return found[0].name;
+  }
+  return name;
+}
+
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
   const found = { ...START };
@@ -41,11 +52,11 @@ function readAddress() {
   found.numbers = given.get("numbers") !== "0";
   if (given.has("trajectory")) {
     const key = given.get("trajectory");
-    const name = given.get("run") ?? index.runs[0].name;
+    const name = given.has("run") ? runNamed(given.get("run")) : index.runs[0].name;
     found.row = index.rows.find((row) => index.runs[row.run].name === name && row.key === Number(key)) ?? null;
     if (!found.row) found.missing = `There is no trajectory ${key} of run ${name} in this page.`;
     else if (given.has("step")) found.step = clamp(Number(given.get("step")) - 1 || 0, found.row.length);
-  } else if (given.has("run")) found.in = given.get("run");
+  } else if (given.has("run")) found.in = runNamed(given.get("run"));
   if (!found.view) found.view = given.has("trajectory") || given.has("run") ? "trajectories" : "overview";
   return found;
 }

@@ -31,7 +31,9 @@ const EDGE = { top: 10, right: 12, bottom: 22, left: 46 };
 // series: [{name, colour, points: [[x, y], ...]}]. onpick(x, series) is called when a point is chosen.
 export function lineChart({ title, series, isRate, onpick }) {
   const readout = make("span.readout", { "aria-live": "polite" });
-  const figure = make("figure.chart", {}, make("figcaption", {}, make("span", {}, title), readout));
+  const save = make("button.save", { type: "button", title: `Save the chart of ${title} as SVG`,
+    onclick: () => saveSvg(withStyles(figure.querySelector("svg")), title) }, "SVG");
+  const figure = make("figure.chart", {}, make("figcaption", {}, make("span", {}, title), readout, save));
   const format = isRate ? percent : formatNumber;
   const xs = [...new Set(series.flatMap((line) => line.points.map(([x]) => x)))].sort((a, b) => a - b);
   const last = series.map((line) => `${line.name} ends at ${format(line.points.at(-1)[1])}`).join(", ");
@@ -112,9 +114,67 @@ export function lineChart({ title, series, isRate, onpick }) {
   return figure;
 }
 
+// -- Figures for a paper -------------------------------------------------------------------------------------
+
+// Hands an SVG element to the reader as a file.
+export function saveSvg(picture, name) {
+  picture.setAttribute("xmlns", "http://www.w3.org/2000/svg");
+  const address = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(picture)], { type: "image/svg+xml" }));
+  const link = make("a", { href: address, download: `${name.replace(/[^\w.-]+/g, "-")}.svg` });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "font-family", "font-size"];
+
+// A copy that looks the same without the page's style sheet.
+function withStyles(picture) {
+  const copy = picture.cloneNode(true);
+  const copies = [...copy.querySelectorAll("*")];
+  [...picture.querySelectorAll("*")].forEach((element, i) => {
+    const style = getComputedStyle(element);
+    for (const name of STYLES) copies[i].setAttribute(name, style.getPropertyValue(name));
+  });
+  copy.querySelectorAll(".cursor").forEach((cursor) => cursor.remove());
+  return copy;
+}
+
+// Success with 95 % intervals in black on white. groups: [{name, rows: [{label, estimate, low, high}]}].
+export function rateFigure(groups) {
+  const [left, width, line] = [190, 560, 22];
+  const x = (value) => left + value * (width - left - 90);
+  const picture = svg("svg", { width, "font-family": "Helvetica, Arial, sans-serif", "font-size": 12, fill: "#000" });
+  const text = (content, at, y, more = {}) => {
+    const element = svg("text", { x: at, y, ...more });
+    element.textContent = content;
+    picture.append(element);
+  };
+  let y = 18;
+  for (const { name, rows } of groups) {
+    if (name) text(name, 8, y, { "font-weight": "bold" });
+    y += name ? line : 0;
+    for (const { label, estimate, low, high } of rows) {
+      text(label.length > 28 ? `${label.slice(0, 27)}…` : label, left - 10, y, { "text-anchor": "end" });
+      picture.append(
+        svg("line", { x1: x(0), x2: x(1), y1: y - 4, y2: y - 4, stroke: "#ddd" }),
+        svg("line", { x1: x(low), x2: x(high), y1: y - 4, y2: y - 4, stroke: "#000", "stroke-width": 1.5 }),
+        svg("circle", { cx: x(estimate), cy: y - 4, r: 3.5, fill: "#0072B2" }));
+      text(`${(100 * estimate).toFixed(1)} %`, width - 8, y, { "text-anchor": "end" });
+      y += line;
+    }
+    for (const tick of [0, 0.25, 0.5, 0.75, 1]) text(`${100 * tick} %`, x(tick), y, { "text-anchor": "middle", fill: "#555", "font-size": 10 });
+    y += 1.6 * line;
+  }
+  picture.setAttribute("height", y);
+  picture.setAttribute("viewBox", `0 0 ${width} ${y}`);
+  return picture;
+}
+
 // A rate in [0, 1] with its 95 % interval, in words and as a bar.
 export function rateBar({ estimate, low, high, episodes }) {
-  const width = 110;
+  const width = 96;
   const x = (value) => 3 + value * (width - 6);
   const bar = svg("svg", { class: "rate", width, height: 14, "aria-hidden": "true" },
     svg("line", { class: "rail", x1: x(0), x2: x(1), y1: 7, y2: 7 }),

@@ -47,6 +47,7 @@ function haystackOf(row, body) {
   let before = "";
   for (const step of body.steps) {
     parts.push(step.observation, step.action, step.reply ?? "", ...Object.values(step.skills ?? {}));
+    if (step.hindsight) parts.push(step.hindsight.better ?? "", step.hindsight.reason ?? "", ...(step.hindsight.reached ?? []));
     if (step.prompt) parts.push(newText(step.prompt, before));
     before = step.prompt ?? before;
   }

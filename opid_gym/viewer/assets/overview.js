@@ -1,6 +1,6 @@
 // The overview: what ran, its curves, success by task type.
 
-import { lineChart, rateBar } from "./charts.js";
+import { lineChart, rateBar, rateFigure, saveSvg } from "./charts.js";
 import { formatNumber, make, percent, textBlock, whenNear } from "./text.js";
 
 const SECTIONS = [
@@ -30,6 +30,19 @@ function problemNotice(problems) {
     make("ul", {}, ...items));
 }
 
+// Runs by the world that was played, with a heading that says what its tasks were.
+function byWorld(runs) {
+  const groups = new Map();
+  for (const run of runs) {
+    const name = [run.env, run.source].filter(Boolean).join(": ");
+    groups.set(name, [...(groups.get(name) ?? []), run]);
+  }
+  return [...groups].map(([name, members]) => ({ name, runs: members }));
+}
+
+const returnOf = (run) => ["results", "recorded episodes", "after", "evaluation"]
+  .map((source) => run.success[source]?.at(-1).return).find((value) => value !== null && value !== undefined);
+
 const lastOf = (run, key) => run.metrics.findLast((row) => typeof row[key] === "number")?.[key];
 
 function runTable(index, colours, show) {
@@ -38,21 +51,24 @@ function runTable(index, colours, show) {
   index.runs.forEach((run, i) => (run.rows = counts[i] ?? 0));
   const overall = (run, ...sources) => sources.map((source) => run.success[source]?.at(-1).estimate).find((value) => value !== undefined);
   const columns = [
-    ["Learner", (run) => run.recipe.learner ?? "–"],
+    ["Algorithm", (run) => run.recipe.algorithm ?? "–"],
     ["Seed", (run) => formatNumber(run.recipe.seed)],
     ["Iterations", (run) => formatNumber(lastOf(run, "iteration"))],
     ["Episodes", (run) => formatNumber(lastOf(run, "episodes") ?? run.success.results?.at(-1).episodes ?? run.rows)],
     ["Steps", (run) => formatNumber(lastOf(run, "env_steps"))],
     ["Success", (run) => rate(lastOf(run, "success") ?? overall(run, "results", "recorded episodes"))],
+    ["Return", (run) => formatNumber(lastOf(run, "return") ?? returnOf(run))],
     ["Held back", (run) => rate(overall(run, "after", "evaluation") ?? lastOf(run, "eval/success"))],
   ].filter(([, value]) => index.runs.some((run) => value(run) !== "–"));
-  const rows = index.runs.map((run) => {
+  const row = (run) => {
     const open = make("button.link", { type: "button", onclick: () => show({ view: "trajectories", in: run.name }) },
       `${run.rows} trajector${run.rows === 1 ? "y" : "ies"}`);
     return make("tr", {},
-      make("th", { scope: "row" }, make(`span.key.key-${colours.get(run)}`), run.name, settings(run)),
+      make("th", { scope: "row" }, make(`span.key.key-${colours.get(run)}`), run.agent || run.name, settings(run)),
       ...columns.map(([, value]) => make("td", {}, value(run))), make("td", {}, run.rows ? open : "–"));
-  });
+  };
+  const rows = byWorld(index.runs).flatMap(({ name, runs }) => [
+    ...(name ? [make("tr.world", {}, make("th", { scope: "rowgroup", colspan: columns.length + 2 }, name))] : []), ...runs.map(row)]);
   return make("section.panel", { "aria-label": "Runs" }, make("h2", {}, index.runs.length > 1 ? "Runs" : "Run"),
     make("div.scroll", { tabindex: 0, role: "region", "aria-label": "Runs, a table" }, make("table.figures", {},
       make("thead", {}, make("tr", {}, ...["Name", ...columns.map(([name]) => name), "Trajectories"].map((name) => make("th", { scope: "col" }, name)))),
@@ -67,26 +83,42 @@ function settings(run) {
     ...known.map(([, record]) => Object.assign(textBlock("pre.text", JSON.stringify(record, null, 1)), { tabIndex: 0 })));
 }
 
+// One table for each world: a row for each agent or run, a column for each task type.
 function successTable(index, show) {
-  const columns = index.runs.flatMap((run) => Object.entries(run.success).map(([source, rows]) => ({ run, source, rows })));
-  if (!columns.length) return null;
-  const types = [...new Set(columns.flatMap(({ rows }) => rows.map((row) => row.type)))];
-  types.sort((a, b) => (a === "all") - (b === "all") || a.localeCompare(b));
-  const filter = index.runs.length > 1 ? {} : { in: index.runs[0].name };
-  const rows = types.map((type) => {
-    const name = type === "all" ? make("b", {}, "all")
-      : make("button.link", { type: "button", onclick: () => show({ view: "trajectories", ...filter, type }) }, type || "(none)");
-    return make("tr", {}, make("th", { scope: "row" }, name), ...columns.map((column) => {
-      const found = column.rows.find((row) => row.type === type);
-      return make("td", {}, found ? rateBar(found) : "–");
-    }));
-  });
-  const heads = columns.map(({ run, source }) =>
-    make("th", { scope: "col" }, ...(index.runs.length > 1 ? [run.name, make("br")] : []), make("small", {}, source)));
-  return make("section.panel", { "aria-label": "Success by task type" }, make("h2", {}, "Success by task type"),
+  const groups = byWorld(index.runs).map(({ name, runs }) => ({
+    name,
+    rows: runs.flatMap((run) => Object.entries(run.success).map(([source, rates]) => ({
+      run, rates, label: run.agent || (index.runs.length > 1 ? run.name : ""), source: run.agent ? "" : source,
+    }))).sort((a, b) => (a.run.agent && b.run.agent ? b.rates.at(-1).estimate - a.rates.at(-1).estimate : 0)),
+  })).filter(({ rows }) => rows.length);
+  if (!groups.length) return null;
+  const save = make("button.save", { type: "button", title: "Success of all tasks, as a figure for a paper",
+    onclick: () => saveSvg(rateFigure(groups.map(({ name, rows }) => ({
+      name, rows: rows.map(({ label, source, rates }) => ({ label: [label, source].filter(Boolean).join(", "), ...rates.at(-1) })),
+    }))), "success") }, "Save as SVG");
+  return make("section.panel", { "aria-label": "Success by task type" }, save, make("h2", {}, "Success by task type"),
     make("p.note", {}, "Estimate, its 95 % interval over tasks in percent, and the number of episodes."),
-    make("div.scroll", { tabindex: 0, role: "region", "aria-label": "Success by task type, a table" },
-      make("table.figures", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Task type"), ...heads)), make("tbody", {}, ...rows))));
+    ...groups.flatMap(({ name, rows }) => worldTable(name, rows, index, show)));
+}
+
+function worldTable(name, rows, index, show) {
+  const types = [...new Set(rows.flatMap(({ rates }) => rates.map((rate) => rate.type)))];
+  types.sort((a, b) => (b === "all") - (a === "all") || a.localeCompare(b));
+  const filter = index.runs.length > 1 ? {} : { in: index.runs[0].name };
+  const heads = types.map((type) => make("th", { scope: "col" }, type === "all" ? "all"
+    : make("button.link", { type: "button", onclick: () => show({ view: "trajectories", ...filter, type }) }, type || "(none)")));
+  const body = rows.map(({ label, source, rates }) => make("tr", {},
+    make("th", { scope: "row" }, label || source, label && source ? make("small", {}, ` ${source}`) : null),
+    ...types.map((type) => {
+      const found = rates.find((rate) => rate.type === type);
+      return make("td", {}, found ? rateBar(found) : "–");
+    })));
+  return [
+    name ? make("h3", {}, name) : null,
+    make("div.scroll", { tabindex: 0, role: "region", "aria-label": `Success by task type, a table${name ? `: ${name}` : ""}` },
+      make("table.figures.rates", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Agent or run"), ...heads)),
+        make("tbody", {}, ...body))),
+  ].filter(Boolean);
 }
 
 function curves(index, colours, show) {

@@ -6,7 +6,6 @@ import { appendText, buildNow, formatNumber, make, signed, textBlock, whenNear }
 import { CHANNELS, colourTokens, legend, tokenRow } from "./tokens.js";
 
 const STEPS_AT_ONCE = 60;
-const UNTRAINED = "No token here has an advantage: the trajectory comes from an evaluation, or its group was not trained.";
 
 export class TrajectoryView {
   // `go` changes the page's state.
@@ -44,9 +43,10 @@ export class TrajectoryView {
       make("header", {}, make("h2", {}, outcomeMark(row), appendText(make("span"), row.task, terms)), this.facts(row, run, body)),
       this.siblings(row),
       body.episode_skill ? skillNote("Episode skill", body.episode_skill, terms) : null,
+      body.workflow.length ? skillNote("What mattered", body.workflow.join(" → "), terms) : null,
       body.episode_summary ? appendText(make("p.note"), body.episode_summary, terms) : null,
       this.toolbar,
-      hasTokens ? null : make("p.note", {}, UNTRAINED),
+      hasTokens ? null : make("p.note", {}, this.whyNoTokens(row)),
       steps,
     ].filter(Boolean));
     this.cards = body.steps.map((step, i) => this.card(step, i, terms));
@@ -79,9 +79,23 @@ export class TrajectoryView {
       make("div", {}, make("dt", {}, name), make("dd", {}, String(value)))));
   }
 
-  siblings(row) {
-    const group = this.index.rows.filter((other) =>
+  group(row) {
+    return this.index.rows.filter((other) =>
       other.run === row.run && other.iteration === row.iteration && other.group === row.group && other.task_id === row.task_id);
+  }
+
+  whyNoTokens(row) {
+    const none = "No token here has an advantage: ";
+    if (row.iteration == null) return `${none}only training gives advantages, and this episode was played without it.`;
+    const group = this.group(row);
+    if (group.every((other) => other.return === row.return)) {
+      return `${none}all ${group.length} rollouts of this task shown here have the same return, so the group was not trained.`;
+    }
+    return `${none}its group was not trained, or the algorithm trains nothing.`;
+  }
+
+  siblings(row) {
+    const group = this.group(row);
     if (group.length < 2) return null;
     return make("nav.siblings", { "aria-label": "Rollouts of the same task" }, make("span.note", {}, "Rollouts of this task "),
       ...group.map((other) => make("button", {
@@ -105,6 +119,7 @@ export class TrajectoryView {
         make("div.action", {}, make("span.note", {}, "action "), appendText(make("code"), step.action || "(none)", terms),
           step.invalid ? make("span.invalid", {}, `invalid: ${step.invalid}`) : null,
           step.reward ? null : make("span.note", {}, `reward ${formatNumber(step.reward)}`)),
+        step.hindsight ? hindsightNote(step.hindsight, terms) : null,
         step.prompt != null ? folded("Prompt", step.prompt.length, () => textBlock("pre.text", step.prompt, terms)) : null,
         step.admissible ? folded("Admissible actions", step.admissible.length, () =>
           make("ul.admissible", {}, ...step.admissible.map((action) => appendText(make("li"), action, terms)))) : null,
@@ -153,6 +168,20 @@ export class TrajectoryView {
 
 function skillNote(name, text, terms) {
   return make("p.skill", {}, make("span.skill-name", {}, name), appendText(make("span"), text, terms));
+}
+
+// What looking back says of a step: what it reached, whether it was wasted, and what would have been better.
+function hindsightNote({ better, decisive, wasted, reason, reached }, terms) {
+  const marks = [
+    decisive ? make("span.badge.decisive", {}, "decisive") : null,
+    wasted ? make("span.badge.wasted", {}, "wasted") : null,
+    ...(reached ?? []).map((goal) => appendText(make("span.badge.reached"), goal, terms)),
+  ].filter(Boolean);
+  return make("div.hindsight", { role: "group", "aria-label": "Hindsight" },
+    make("span.hindsight-name", {}, "Hindsight"),
+    better ? make("span.better", {}, make("span.note", {}, "better "), appendText(make("code"), better, terms)) : null,
+    ...marks,
+    reason ? appendText(make("span.reason"), reason, terms) : null);
 }
 
 function folded(name, size, build) {

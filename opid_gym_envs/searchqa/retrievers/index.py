@@ -3,6 +3,7 @@
     DIR/manifest.json   engine, settings, corpus (fingerprint and count), versions
     DIR/passages/       the passages, memory-mapped (see `PassageStore`)
     DIR/<engine>/       the engine's own files
+    DIR/sealed.json     the hashes of all files, when it is complete (see `opid_gym.files`)
 
 An index can be moved and copied as a folder, and needs neither the corpus file nor the network.
 """
@@ -11,17 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import warnings
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+import numpy as np
 
 import opid_gym
+from opid_gym.files import SEAL, damage, hold, seal, write_file
+from opid_gym.json_text import parse_json
+from opid_gym.named import load_named, missing_extra
 from opid_gym_envs.searchqa.corpus import Passage, fingerprint, read_corpus
 from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Stage, complete_settings, counted, silent
+from opid_gym_envs.searchqa.retrievers.foreign import is_faiss_file, is_lucene_folder, refuse_as_corpus
 from opid_gym_envs.searchqa.retrievers.store import PassageStore, write_store
 
 # Name -> module and class. Imported when used: some take seconds, and need an extra.
@@ -32,13 +39,23 @@ ENGINES = {
     "lucene": "opid_gym_envs.searchqa.retrievers.lucene:Lucene",
     "hybrid": "opid_gym_envs.searchqa.retrievers.hybrid:Hybrid",
 }
-# Of the folder; raised when an index of before can no longer be read, whatever its engine.
+# Of the folder; raised when older indexes can no longer be read, whatever their engine.
 FORMAT = 1
 MANIFEST = "manifest.json"
+# Stands for the engine of a folder that pyserini made.
+LUCENE_FOLDER = "lucene (an index of pyserini's)"
+
+
+class RepeatedIds(UserWarning):
+    """Passages of a corpus share an id."""
 
 
 class IndexMismatch(ValueError):
     """An index is not the one asked for: of another corpus, another engine, other settings, or incomplete."""
+
+
+class TornManifest(IndexMismatch):
+    """A manifest that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -72,40 +89,58 @@ def build_index(
     engine: str = "bm25",
     settings: Mapping[str, Any] | None = None,
     stage: Stage = silent,
+    *,
+    thorough: bool = False,
 ) -> Manifest:
     """Build an index, or go on with an interrupted build; a complete one is left as it is.
 
+    A build that failed, because of the corpus or a setting, is started over when it is called again. One that was
+    damaged since, for example by a power cut, is built again as well, with a warning that names the damage.
+
     Args:
-        corpus: a JSON Lines file (see `opid_gym_envs.searchqa.corpus`), or passages.
+        corpus: a file or folder (see `opid_gym_envs.searchqa.corpus`), or passages.
         folder: where to; made if it is not there. Other processes that build in it wait for each other.
         engine: a name of `ENGINES`.
-        settings: those of the engine that shall differ from its defaults.
+        settings: of the engine, where they differ from its defaults.
         stage: shows progress.
+        thorough: look for damage in every byte of a complete index; otherwise at samples of its files.
 
     Raises:
-        ValueError: an unknown engine or setting.
-        IndexMismatch: the folder holds an index of another corpus, engine or settings.
+        ValueError: an unknown engine or setting, or a corpus without any text.
+        IndexMismatch: the folder holds a complete index of another corpus, engine or settings.
         FileExistsError: the folder holds something else.
         CorpusError: a line of the corpus is not a passage; the message names it.
     """
     folder = Path(folder)
+    refuse_as_corpus(corpus)
     kind = engine_class(engine)
     complete = complete_settings(kind, engine, settings or {})
     wanted = Manifest(engine, complete, corpus_fingerprint(corpus), engine_format=kind.FORMAT)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with hold(folder, wait=True):
+        _clear_if_damaged(folder, thorough)
         found = _agreeing(folder, wanted, kind)
-        if found is None and any(path.name != ".lock" for path in folder.iterdir()):
+        if found is None and not all(path.name.startswith(".") for path in folder.iterdir()):
             raise FileExistsError(f"{str(folder)!r} holds something else than an index: give another folder")
         if found is not None and found.complete and found.settings == wanted.settings:
             return found
+        (folder / SEAL).unlink(missing_ok=True)
         _write(folder, wanted)
         passages = read_corpus(corpus) if isinstance(corpus, str | Path) else iter(corpus)
         if found is None or found.count is None:
             with stage("reading passages", None) as advance:
-                count = write_store(folder / "passages", counted(passages, advance))
-            if not count:
-                raise ValueError(f"the corpus {_name(corpus)} has no passages")
+                census = Census(counted(passages, advance))
+                count = write_store(folder / "passages", census)
+            if not census.texts:
+                raise ValueError(
+                    f"the corpus {_name(corpus)} has no passages{' with any text' if census.names else ''}"
+                )
+            if repeated := census.repeated(PassageStore(folder / "passages")):
+                warnings.warn(
+                    f"the corpus {_name(corpus)} has {repeated[0]:,} passages with the id of an earlier one, the first "
+                    f"is {repeated[1]!r}: results name passages by their ids",
+                    RepeatedIds,
+                    stacklevel=2,
+                )
             wanted = _write(folder, wanted, count=count)
         else:
             wanted = _write(folder, wanted, count=found.count)
@@ -114,6 +149,7 @@ def build_index(
             kind.build(folder / engine, store, wanted.settings, stage)
         finally:
             store.close()
+        seal(folder, skip={MANIFEST})
         return _write(folder, wanted, count=wanted.count, complete=True)
 
 
@@ -128,7 +164,7 @@ def open_index(
     Args:
         folder: what `build_index` made.
         corpus, engine: if given, the index must be of this corpus and engine.
-        settings: those that shall differ from how it was built; only settings of searching can.
+        settings: where they differ from those it was built with; only settings of searching can.
 
     Raises:
         FileNotFoundError: there is no index.
@@ -137,6 +173,10 @@ def open_index(
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    if manifest.engine == LUCENE_FOLDER:
+        return _open_lucene_folder(folder, engine, settings or {})
+    if (folder / SEAL).exists() and (wrong := damage(folder)) is not None:
+        raise IndexMismatch(f"the index in {str(folder)!r} is damaged ({wrong}): run the command that builds it again")
     if not manifest.complete:
         raise IndexMismatch(f"the index in {str(folder)!r} is incomplete: run the command that builds it again")
     if corpus is not None and corpus_fingerprint(corpus) != manifest.corpus:
@@ -153,11 +193,10 @@ def open_index(
             f"{manifest.opid_gym} wrote; this version reads {kind.FORMAT}: build it again, in another folder"
         )
     wanted = complete_settings(kind, manifest.engine, {**manifest.settings, **(settings or {})})
+    kept = {**kind.SETTINGS, **manifest.settings}  # settings that are newer than the index had their default
     for key in sorted(set(wanted) - kind.SEARCH_SETTINGS):
-        if wanted[key] != manifest.settings[key]:
-            raise IndexMismatch(
-                f"the index in {str(folder)!r} has {key}={manifest.settings[key]!r}, not {wanted[key]!r}"
-            )
+        if wanted[key] != kept[key]:
+            raise IndexMismatch(f"the index in {str(folder)!r} has {key}={kept[key]!r}, not {wanted[key]!r}")
     return kind(folder / manifest.engine, PassageStore(folder / "passages"), wanted)
 
 
@@ -167,19 +206,35 @@ def read_manifest(folder: str | Path) -> Manifest:
     Raises:
         FileNotFoundError: there is no index.
         IndexMismatch: the manifest is not one, or of a newer version.
+        ValueError: `folder` is a FAISS file; the message says what to do with it.
     """
+    if is_lucene_folder(folder):
+        return Manifest(LUCENE_FOLDER, {}, "", complete=True)
+    if is_faiss_file(folder):
+        refuse_as_corpus(folder)
     path = Path(folder) / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"no index in {str(folder)!r}: build one with `opid-gym index CORPUS --out {folder}`")
     try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        manifest = Manifest(**parse_json(path.read_bytes()))
     except (ValueError, TypeError) as error:
-        raise IndexMismatch(f"{path}: not the manifest of an index ({error})") from None
+        raise TornManifest(f"{path}: not the manifest of an index ({error})") from None
+    if manifest.engine not in (*ENGINES, LUCENE_FOLDER):  # its name is that of a folder, which may be removed
+        raise IndexMismatch(f"{path}: there is no engine {manifest.engine!r:.80}")
     if manifest.format != FORMAT:
         raise IndexMismatch(
             f"the index in {str(folder)!r} has format {manifest.format}, this version of opid-gym reads {FORMAT}"
         )
     return manifest
+
+
+def _open_lucene_folder(folder: Path, engine: str | None, settings: Mapping[str, Any]) -> IndexedRetriever:
+    if engine not in (None, "lucene"):
+        raise IndexMismatch(f"{str(folder)!r} is an index of Lucene's: engine 'lucene' searches it, not {engine!r}")
+    complete = complete_settings(engine_class("lucene"), "lucene", settings)
+    kind = load_named("opid_gym_envs.searchqa.retrievers.lucene:LuceneFolder", "engine")
+    opened: IndexedRetriever = kind(folder, complete)
+    return opened
 
 
 def engine_class(name: str) -> type[IndexedRetriever]:
@@ -191,13 +246,10 @@ def engine_class(name: str) -> type[IndexedRetriever]:
     """
     if name not in ENGINES:
         raise ValueError(f"unknown engine {name!r}; there are {sorted(ENGINES)}")
-    module, _, attribute = ENGINES[name].partition(":")
     try:
-        engine: type[IndexedRetriever] = getattr(import_module(module), attribute)
+        engine: type[IndexedRetriever] = load_named(ENGINES[name], "engine")
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"engine {name!r} needs {error.name}, which is not installed: pip install 'opid-gym[search]'"
-        ) from None
+        raise missing_extra(f"engine {name!r}", error.name or name, "search") from None
     return engine
 
 
@@ -209,6 +261,39 @@ def corpus_fingerprint(corpus: str | Path | Sequence[Passage]) -> str:
     for passage in corpus:
         digest.update(json.dumps([passage.id, passage.title, passage.text]).encode() + b"\n")
     return digest.hexdigest()[:16]
+
+
+def _clear_if_damaged(folder: Path, thorough: bool) -> None:
+    """Empty an index folder whose files are not what they were, or whose manifest cannot be read."""
+    wrong = None
+    if not (folder / MANIFEST).is_file():
+        return
+    try:
+        manifest = read_manifest(folder)
+        if manifest.complete and (folder / SEAL).exists():
+            wrong = damage(folder, thorough=thorough)
+        if wrong is None and manifest.count is not None:
+            wrong = _damage_of_passages(folder / "passages", manifest.count)
+    except TornManifest as error:
+        wrong = str(error)
+    if wrong is None:
+        return
+    warnings.warn(f"the index in {str(folder)!r} is built again: {wrong}", stacklevel=3)
+    for name in (MANIFEST, SEAL):  # first, so that an interruption leaves nothing that looks complete
+        (folder / name).unlink(missing_ok=True)
+    for name in ("passages", *ENGINES):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _damage_of_passages(folder: Path, count: int) -> str | None:
+    try:
+        store = PassageStore(folder)
+    except (ValueError, OSError) as error:
+        return str(error)
+    try:
+        return None if len(store) == count else f"there are {len(store)} passages and not {count}"
+    finally:
+        store.close()
 
 
 def _agreeing(folder: Path, wanted: Manifest, kind: type[IndexedRetriever]) -> Manifest | None:
@@ -227,16 +312,48 @@ def _agreeing(folder: Path, wanted: Manifest, kind: type[IndexedRetriever]) -> M
         differences += [f"{key}={found.settings.get(key)!r}, not {wanted.settings[key]!r}" for key in changed]
         if found.engine_format != wanted.engine_format:
             differences.append(f"format {found.engine_format} of {found.engine}, not {wanted.engine_format}")
-    if differences:
+    if not differences:
+        return found
+    if found.complete:
         raise IndexMismatch(f"{str(folder)!r} holds an index of {'; '.join(differences)}: give another folder")
-    return found
+    for left in (folder / "passages", folder / found.engine):  # of a build that failed
+        shutil.rmtree(left, ignore_errors=True)
+    (folder / MANIFEST).unlink()
+    return None
+
+
+class Census(Iterable[Passage]):
+    """Passages, and what was learnt of them on their way.
+
+    Attributes:
+        texts: how many have any text.
+        names: a hash of each one's id.
+    """
+
+    def __init__(self, passages: Iterable[Passage]) -> None:
+        self._passages = passages
+        self.texts = 0
+        self.names = array("q")
+
+    def __iter__(self) -> Iterator[Passage]:
+        note = self.names.append
+        for passage in self._passages:
+            note(hash(passage.id))
+            if passage.text or passage.title:
+                self.texts += 1
+            yield passage
+
+    def repeated(self, store: Sequence[Passage]) -> tuple[int, str] | None:
+        """How many passages have the id of an earlier one, and the first such id; None if all ids differ."""
+        hashes = np.frombuffer(self.names, np.int64)
+        _, firsts = np.unique(hashes, return_index=True)
+        later = np.setdiff1d(np.arange(len(hashes)), firsts)
+        return (len(later), store[int(later[0])].id) if len(later) else None
 
 
 def _write(folder: Path, manifest: Manifest, **changes: Any) -> Manifest:
     manifest = Manifest(**{**asdict(manifest), **changes})
-    scratch = folder / (MANIFEST + ".new")
-    scratch.write_text(json.dumps(asdict(manifest), indent=1) + "\n", encoding="utf-8")
-    scratch.replace(folder / MANIFEST)
+    write_file(folder / MANIFEST, json.dumps(asdict(manifest), indent=1) + "\n")
     return manifest
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -41,6 +42,7 @@ class PassageStore(Sequence[Passage]):
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         size = (folder / LINES).stat().st_size
         count, rest = divmod((folder / ENDS).stat().st_size, 8)
         # As a plain array: a memmap takes five times as long to give a number.
@@ -131,9 +133,11 @@ def write_store(folder: Path, passages: Iterable[Passage]) -> int:
 
 
 def _flush(lines: IO[bytes], ends: IO[bytes], waiting: list[bytes]) -> None:
-    lines.flush()  # first, so that an end never points behind what is there
+    lines.flush()  # first, and to the disk, so that an end never points behind what is there
+    os.fsync(lines.fileno())
     ends.write(b"".join(waiting))
     ends.flush()
+    os.fsync(ends.fileno())
     waiting.clear()
 
 
@@ -141,7 +145,9 @@ def _whole(folder: Path, lines: IO[bytes], ends: IO[bytes]) -> tuple[int, int]:
     """Cut off what an interruption left half written; returns how many passages remain, and where the last ends."""
     ends.truncate(ends.tell() // 8 * 8)
     known = np.fromfile(folder / ENDS, "<u8")
-    count = int(np.searchsorted(known, lines.tell(), side="right"))
+    rising = np.diff(known, prepend=np.uint64(0)).astype(np.int64) > 0  # a power cut can leave zeros
+    count = len(known) if rising.all() else int(np.argmin(rising))
+    count = int(np.searchsorted(known[:count], lines.tell(), side="right"))
     end = int(known[count - 1]) if count else 0
     lines.truncate(end)
     ends.truncate(count * 8)

@@ -13,12 +13,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.types import Receive, Scope, Send
 
 import opid_gym
-from opid_gym_envs.searchqa.retrievers.base import IndexedRetriever, Retriever
-from opid_gym_envs.searchqa.server.batching import Batcher, Busy, Search
+from opid_gym.access import JSON_KINDS, Access, check, refuse
+from opid_gym_envs.searchqa.corpus import Passage
+from opid_gym_envs.searchqa.retrievers.base import Hit, IndexedRetriever, Retriever
+from opid_gym_envs.searchqa.server.batching import QUEUE, Batcher, Busy, Search
 from opid_gym_envs.searchqa.server.dialects import DIALECTS, BadRequest, read_request, write_answer, write_document
+from opid_gym_envs.searchqa.server.dialects import Request as SearchRequest
 
 # Largest body that is read, in bytes.
-LARGEST_BODY = 64 * 1024 * 1024
+LARGEST_BODY = 16 * 1024 * 1024
+# Most passages that one request can ask for, queries times passages each: some 100 MB of answer.
+MOST_PASSAGES = 131_072
+# Clients that are no browsers send msgpack with these content types, or with none.
+KINDS = JSON_KINDS | {"", "application/msgpack", "application/x-msgpack", "application/octet-stream"}
 Headers = tuple[tuple[bytes, bytes], ...]
 TIMES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 JSON: Headers = ((b"content-type", b"application/json"),)
@@ -47,7 +54,8 @@ def create_app(
     topk: int = 3,
     batch_size: int = 64,
     window: float = 0.0,
-    queue: int = 4096,
+    queue: int = QUEUE,
+    access: Access | None = None,
 ) -> SearchApp:
     """The server as an ASGI application, for uvicorn, Ray Serve or a test client.
 
@@ -56,6 +64,7 @@ def create_app(
         about: what ``/health`` tells beside the state.
         topk: passages where a request does not say how many.
         batch_size, window, queue: see `Batcher`; `queue` is its limit.
+        access: what clients must show; None: what a server for this machine alone asks of them.
     """
     metrics = Metrics()
     local = isinstance(retriever, IndexedRetriever)
@@ -77,7 +86,9 @@ def create_app(
         await batcher.close()
         retriever.close()
 
-    app = SearchApp(answer, title="opid-gym search", version=opid_gym.__version__, lifespan=lifespan)
+    app = SearchApp(
+        answer, access or Access(), title="opid-gym search", version=opid_gym.__version__, lifespan=lifespan
+    )
 
     @app.post("/retrieve", summary="Passages for queries, in the dialect of the request.")
     async def retrieve(request: Request) -> Response:  # described here, and answered here where `app` is mounted
@@ -124,33 +135,46 @@ class Answering:
         self._answered = {dialect: metrics.requests.labels(dialect, 200) for dialect in DIALECTS}
 
     async def __call__(self, receive: Receive) -> Reply:
+        """Read one request, search, and return its reply; a bad request or one that is too large gets a refusal."""
         started = time.perf_counter()
         batcher, metrics = self._batcher, self._metrics
         body = await _body(receive)
         if body is None:
-            return self._refuse("unknown", 413, f"the body is larger than {LARGEST_BODY} bytes")
+            return self._refuse(None, 413, f"the body is larger than {LARGEST_BODY} bytes")
         try:
             asked = read_request(body, self._topk)
         except BadRequest as error:
-            return self._refuse("unknown", 422, str(error))
+            return self._refuse(None, 422, str(error))
         count = len(asked.queries)
         if count > batcher.limit:
-            return self._refuse(asked.dialect, 413, f"a request can have {batcher.limit} queries, this one has {count}")
+            return self._refuse(asked, 413, f"a request can have {batcher.limit} queries, this one has {count}")
+        if count * asked.k > MOST_PASSAGES:
+            reason = f"a request can ask for {MOST_PASSAGES} passages, this one asks for {count} times {asked.k}"
+            return self._refuse(asked, 413, reason)
         try:
             results = await batcher.search(asked.queries, asked.k)
         except Busy:
-            return self._refuse(asked.dialect, 429, f"{batcher.waiting} queries wait already", LATER)
+            return self._refuse(asked, 429, f"{batcher.waiting} queries wait already", LATER)
         except Exception as error:  # whatever the engine raises, the server must go on and say so
-            return self._refuse(asked.dialect, 500, f"the search failed: {type(error).__name__}: {error}")
+            return self._refuse(asked, 500, f"the search failed: {type(error).__name__}: {error}")
         answer = write_answer(asked, results)
         self._answered[asked.dialect].inc()
         metrics.queries.inc(count)
         metrics.seconds.observe(time.perf_counter() - started)
         return Reply(200, answer, MSGPACK if asked.packed else JSON)
 
-    def _refuse(self, dialect: str, status: int, reason: str, headers: Headers = ()) -> Reply:
-        self._metrics.requests.labels(dialect, status).inc()
-        return Reply(status, json.dumps({"detail": reason}).encode(), (*JSON, *headers))
+    def _refuse(self, asked: SearchRequest | None, status: int, reason: str, headers: Headers = ()) -> Reply:
+        """An answer that says why, whichever way a client reads it.
+
+        Search-R1's client and those made after it look at neither status nor ``detail``, and stop at an answer without
+        ``result``; so each query gets one passage that says the same.
+        """
+        self._metrics.requests.labels(asked.dialect if asked else "unknown", status).inc()
+        body = json.dumps({"detail": reason}).encode()
+        if asked is not None and not asked.packed and len(asked.queries) <= MOST_PASSAGES:
+            passage = write_document(Hit("refused", 0.0, Passage("refused", "The search failed", reason)))
+            body = body[:-1] + b"," + write_answer(asked, [[passage]] * len(asked.queries))[1:]
+        return Reply(status, body, (*JSON, *headers))
 
 
 class SearchApp(FastAPI):
@@ -159,12 +183,19 @@ class SearchApp(FastAPI):
     ``POST /retrieve`` goes past middleware, routing and request objects, which cost half as much as a BM25 search.
     """
 
-    def __init__(self, answer: Answering, **settings: Any) -> None:
+    def __init__(self, answer: Answering, access: Access, **settings: Any) -> None:
         super().__init__(**settings)
         self._answer = answer
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As an ASGI application."""
+        if scope["type"] == "http":
+            public = self._access.token is not None and scope["path"] == "/health"
+            refused = check(scope, None if public else self._access, KINDS)
+            if refused is not None:
+                await refuse(refused, send)
+                return
         if scope["type"] != "http" or scope["path"] != "/retrieve" or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
             return

@@ -17,6 +17,9 @@ class Busy(Exception):
     """The queue is full: come back later."""
 
 
+# Queries that may wait: three batches of a trainer, of 8,192 each, and some more.
+QUEUE = 32_768
+
 # How long a batch waits for others, as a share of what the last one took.
 PATIENCE = 0.1
 
@@ -50,9 +53,9 @@ class Batcher:
     Args:
         find: searches; by one batch at a time.
         local: it computes in this process, and so takes as long as the last time, where a server might not.
-        batch_size: most queries of a batch; a request with more is a batch by itself.
+        batch_size: maximum queries of a batch; a request with more is a batch by itself.
         window: seconds.
-        limit: most queries that wait; `search` refuses what would be more.
+        limit: maximum number of waiting queries; `search` refuses what would exceed it.
         observe: told the number of queries of each batch.
     """
 
@@ -63,7 +66,7 @@ class Batcher:
         local: bool = False,
         batch_size: int = 64,
         window: float = 0.0,
-        limit: int = 4096,
+        limit: int = QUEUE,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.limit = limit
@@ -71,7 +74,7 @@ class Batcher:
         self._batch_size, self._window, self._observe = batch_size, window, observe
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
-        self._enough = 1  # so many queries that wait set it
+        self._enough = 1  # number of waiting queries that sets it
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="retriever")
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
@@ -132,7 +135,7 @@ class Batcher:
                 await self._wait_for(size, PATIENCE * seconds)
 
     async def _wait_for(self, count: int, seconds: float | None = None) -> None:
-        """Return when so many queries wait, after so many seconds, or when it is closing."""
+        """Return when this many queries wait, after this many seconds, or when it is closing."""
         self._enough = count
         self._arrived.clear()
         if self.waiting >= count:

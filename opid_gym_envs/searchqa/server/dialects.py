@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 DIALECTS = ("search-r1", "opid", "gem")
-# Most passages a query can ask for.
+# Maximum passages of one query.
 MOST = 1_000
 
 
@@ -89,10 +89,10 @@ def read_request(body: bytes, default_k: int) -> Request:
         if not isinstance(queries, list) or not all(isinstance(query, str) for query in queries):
             raise BadRequest(f"'queries' must be a list of texts, got {queries!r:.80}")
     k = fields.get("topk")
-    if k is None:
+    if k is None or (k == 0 and k is not False):  # as in Search-R1's server
         k = default_k
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST:
-        raise BadRequest(f"'topk' must be a whole number from 1 to {MOST}, got {k!r:.80}")
+        raise BadRequest(f"'topk' must be a whole number from 1 to {MOST}, or 0 for the server's own, got {k!r:.80}")
     scores = fields.get("return_scores")
     if scores not in (None, True, False):
         raise BadRequest(f"'return_scores' must be true or false, got {scores!r:.80}")

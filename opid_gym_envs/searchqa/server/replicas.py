@@ -11,10 +11,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from opid_gym.actors import start_ray
 from opid_gym_envs.searchqa.server.single import index_app
-
-# Ray's shared memory, which nothing here uses; its least size, in bytes.
-OBJECT_STORE = 80 * 1024 * 1024
 
 
 def serve_replicas(
@@ -32,14 +30,7 @@ def serve_replicas(
     from ray import serve
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    ray.init(
-        address="local",
-        num_cpus=replicas,
-        object_store_memory=OBJECT_STORE,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="error",
-    )
+    start_ray(replicas)
     try:
         serve.start(http_options={"host": host, "port": port})
         serve.run(deployment(folder.resolve(), options, replicas), name="search", route_prefix="/")

@@ -7,13 +7,13 @@ scripts: there are none. Nothing is loaded from another machine.
 `opid-gym serve webshop` starts it, `create_app` makes it as a Flask application.
 """
 
+from opid_gym.named import missing_extra
+
 try:
     from opid_gym_envs.webshop.site.app import create_app
     from opid_gym_envs.webshop.site.server import SiteServer
     from opid_gym_envs.webshop.site.visits import Visits
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"the shop's site needs {error.name}: pip install 'opid-gym[webshop]'", name=error.name
-    ) from None
+    raise missing_extra("the shop's site", error.name or "flask", "webshop") from None
 
 __all__ = ["SiteServer", "Visits", "create_app"]

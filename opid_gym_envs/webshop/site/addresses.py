@@ -25,7 +25,8 @@ class UnknownPlace(ValueError):
 class Products(Container[object], Protocol):
     """What is needed of a catalogue."""
 
-    def product(self, asin: str) -> Product: ...
+    def product(self, asin: str) -> Product:
+        """The product with this id."""
 
 
 def address(place: Place) -> str:

@@ -10,13 +10,16 @@ from typing import Any
 from flask import Flask, Response, redirect, render_template, request
 from markupsafe import Markup, escape
 
+from opid_gym.access import Access
 from opid_gym_envs.webshop.env import Visit
 from opid_gym_envs.webshop.pages import BUY, DETAILS, RATING, Page, PageKind
 from opid_gym_envs.webshop.session import RESULTS_SHOWN, Place, Session
 from opid_gym_envs.webshop.site.addresses import UnknownPlace, address, read_item, read_results
+from opid_gym_envs.webshop.site.stock_addresses import add_stock_addresses
 from opid_gym_envs.webshop.site.visits import Visits
 
 _DETAILS = frozenset(name.lower() for name in DETAILS)
+_COOKIE = "opid-gym-token"
 _HEADERS = {
     # No script runs, and nothing comes from elsewhere, whatever a product's text says.
     "Content-Security-Policy": (
@@ -30,19 +33,35 @@ _HEADERS = {
 }
 
 
-def create_app(visits: Visits) -> Flask:
+def create_app(visits: Visits, access: Access | None = None) -> Flask:
     """The shop's site.
 
     Routes: ``/`` welcomes, ``POST /visits`` begins a visit for the next task. Below ``/visit/<name>``: the search page,
     ``/results``, ``/item``, ``/item/<detail>``, ``POST /buy``, and ``/done``, which is the first to tell the score and
-    the goal. A visit buys once.
+    the goal. A visit buys once. Addresses of stock's site lead there too (see `stock_addresses`).
 
     Args:
         visits: the shoppers and what is sold to them.
+        access: what a request must show; None: what a site for this machine alone asks. A browser shows a token by
+            opening ``/?token=...`` once, which leaves it a cookie.
     """
     app = Flask(__name__)
+    access = access or Access()
     app.jinja_env.filters["verbatim"] = _verbatim
     products = visits.shop.catalogue
+
+    @app.before_request
+    def guard() -> Any:
+        given = request.args.get("token") if request.path == "/" else None
+        shown = request.headers.get("Authorization") or f"Bearer {given or request.cookies.get(_COOKIE, '')}"
+        refused = access.refusal(request.headers.get("Host", ""), request.headers.get("Origin"), shown)
+        if refused is not None:
+            return render_template("error.html", message=refused.reason), refused.status
+        if given is None or access.token is None:
+            return None
+        response = redirect("/", 303)  # to an address without the token
+        response.set_cookie(_COOKIE, given, httponly=True, samesite="Strict")
+        return response
 
     @app.after_request
     def add_headers(response: Response) -> Response:
@@ -85,6 +104,8 @@ def create_app(visits: Visits) -> Flask:
             if visit.score is None:
                 return redirect(f"/visit/{name}", 303)
             return render_template("done.html", page=visit.session.page(), goal=visit.goal, score=visit.score)
+
+    add_stock_addresses(app, visits)
 
     def show(name: str, place: Place) -> Any:
         with visits.use(name) as visit:

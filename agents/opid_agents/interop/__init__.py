@@ -1,0 +1,1 @@
+"""Bridges between the learner and other trainers; each needs the extra of its name."""

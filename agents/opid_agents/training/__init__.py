@@ -1,0 +1,1 @@
+"""Training: one run from its folder to its report, the five stages of OPID in between."""

@@ -1,0 +1,74 @@
+"""A coverage-guided campaign over the readers of `tests/fuzzing.py`: atheris keeps the inputs that reach new code.
+
+    pip install --target /tmp/atheris atheris                   # has wheels for some versions of Python alone
+    PYTHONPATH=/tmp/atheris python -m benchmarks.fuzz_guided /tmp/corpus -runs=1000000 -timeout=1 -rss_limit_mb=2048
+
+The arguments are libFuzzer's, and before them ``--target NAME``, repeated, for these targets alone, or ``--but NAME``
+for all others; a name stands for those that begin with it. The viewer's targets build a page from each input and take
+ten times as long as the rest. The corpus is begun with the good inputs of every target; an input is one byte that
+chooses the target, and what it reads. An error that a reader does not document ends the campaign, and so do an input
+of more than a second and growth over the limit; libFuzzer then writes the input to a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["opid_gym", "opid_gym_envs", "opid_agents"]):
+    from tests.fuzzing import Target, targets
+
+
+def chosen(words: list[str]) -> list[Target]:
+    """The targets that the first words ask for; takes these words away."""
+    every, names, but = targets(), [], False
+    while words and words[0] in ("--target", "--but"):
+        but = words.pop(0) == "--but"
+        names.append(words.pop(0))
+    return [every[name] for name in every if not names or name.startswith(tuple(names)) != but]
+
+
+WORDS = sys.argv[1:]
+TARGETS = chosen(WORDS)
+FOLDER = Path(tempfile.mkdtemp(prefix="opid-gym-fuzz-"))
+
+
+def read_one(data: bytes) -> None:
+    """Read one input.
+
+    Raises:
+        Exception: an error that the reader does not document.
+    """
+    if not data:
+        return
+    target = TARGETS[data[0] % len(TARGETS)]
+    with contextlib.suppress(*target.refuses), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        target.read(data[1:], FOLDER)
+
+
+def main() -> None:
+    """Fuzz."""
+    corpora = [Path(word) for word in WORDS if not word.startswith("-")]
+    for corpus in corpora[:1]:  # libFuzzer writes to the first
+        corpus.mkdir(parents=True, exist_ok=True)
+        for number, target in enumerate(TARGETS):
+            for good in target.good:
+                seed = bytes([number]) + good
+                (corpus / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
+    atheris.Setup([sys.argv[0], *WORDS], read_one)
+    try:
+        atheris.Fuzz()
+    finally:
+        shutil.rmtree(FOLDER, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
