@@ -6,6 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+
+import psutil
 
 
 def hear_signals() -> None:
@@ -27,3 +30,15 @@ def printed(code: str, hash_seed: str) -> str:
         check=True,
     )
     return done.stdout.strip()
+
+
+def running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; the dead whom nobody has reaped yet do not."""
+    return [process for process in processes if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # reaped between the two questions
+        return False

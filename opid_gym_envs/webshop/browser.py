@@ -38,6 +38,9 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("driving a browser", error.name or "selenium", "webshop") from None
 
+_CRASH_FOLDER = "BREAKPAD_DUMP_LOCATION"
+"""The variable that tells Chromium where to keep the reports of its crashes."""
+
 LONGEST_WAIT = 60.0
 """Seconds that a page may take, and half of what an action may; then the browser is given up as too slow."""
 
@@ -45,6 +48,9 @@ TOO_SLOW = (
     f"the browser did not answer within {LONGEST_WAIT:.0f} seconds: this machine is too busy or too slow for so many "
     "browsers; play fewer games at once (num_envs), or end other programs"
 )
+
+_KILLED_WAIT = 60.0
+"""Seconds until a process that was killed is given up, as one that waits for a broken disk."""
 
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
@@ -109,7 +115,11 @@ class _GuardedService(webdriver.ChromeService):
 
     def __init__(self, chromedriver: str, profile: Path) -> None:
         self._program, *self._arguments = guarded([chromedriver], remove=[str(profile)])
-        super().__init__(executable_path=self._program, popen_kw={"start_new_session": True})
+        super().__init__(
+            executable_path=self._program,
+            env={**os.environ, _CRASH_FOLDER: str(profile)},  # without it, crashes are kept in the user's home
+            popen_kw={"start_new_session": True},
+        )
 
     def command_line_args(self) -> list[str]:
         """What follows the program."""
@@ -153,9 +163,8 @@ class Browser:
             self.driver = webdriver.Chrome(options=options, service=self._service)
             self.driver.set_page_load_timeout(LONGEST_WAIT)
             self.driver.set_script_timeout(LONGEST_WAIT)
-            self._process = psutil.Process(self.driver.capabilities["goog:processID"])
         except BaseException as error:
-            self._service.end()
+            self._kill()
             shutil.rmtree(self._profile, ignore_errors=True)
             if isinstance(error, Exception):
                 raise BrowserCrashError(f"Chromium did not start: {getattr(error, 'msg', error)}") from error
@@ -220,7 +229,7 @@ class Browser:
 
     def _kill(self) -> None:
         self._service.end()
-        _kill(self._process)  # still there if the guard itself was killed
+        _end_all_of(self._profile)  # still there if the guard itself was killed
 
     def _guarded(self, deed: Callable[[], None]) -> Look:
         late = threading.Event()
@@ -237,25 +246,26 @@ class Browser:
         return Look(seen["kind"], join_texts(seen["pieces"]), tuple(clickables))
 
 
-def _kill(process: psutil.Process) -> None:
-    """End a process and what it started, and wait until they are gone."""
-    try:
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return
-    for member in family:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    deadline = time.monotonic() + LONGEST_WAIT
-    while any(map(_is_alive, family)) and time.monotonic() < deadline:
+def _end_all_of(profile: Path) -> None:
+    """End every process of the browser with this profile, whoever is its parent now, and wait until they are gone."""
+    deadline = time.monotonic() + _KILLED_WAIT
+    while left := [process for process in psutil.process_iter() if _belongs_to(process, profile)]:
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if time.monotonic() > deadline:
+            return
         time.sleep(0.01)
 
 
-def _is_alive(process: psutil.Process) -> bool:
-    # In a container whose first process reaps no orphans, the dead stay as zombies.
+def _belongs_to(process: psutil.Process, profile: Path) -> bool:
+    # Chromium's processes name the profile in their arguments; the driver and what reports crashes, which leaves its
+    # parent and its session, inherit the variable. Of the dead, who may stay as zombies, neither can be read.
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+        return f"--user-data-dir={profile}" in process.cmdline() or (
+            process.environ().get(_CRASH_FOLDER) == str(profile)
+        )
+    except (psutil.Error, OSError):
         return False
 
 
