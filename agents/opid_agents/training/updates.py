@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -112,6 +113,38 @@ def update_policy(
     if reference is not None and active:
         with policy.gathered():  # it may be the policy without its adapters
             maker.add_reference(reference, active, temperature, processes)
+
+    def train(batch: Sequence[Row], sums: _Sums, parts: int) -> None:
+        now = policy.log_probs(
+            batch,
+            temperature=temperature,
+            entropy_gradient=loss.entropy_coef != 0,
+            distribution=algorithm.distributions,
+            masks=masks,
+        )
+        # The samples' own indices, then the token's: from [B, L] to the flat order of the rows.
+        sample = torch.tensor(active, device=policy.device)[now.sample]
+        out = algorithm.loss(
+            LossInputs(
+                log_probs=now.log_probs,
+                entropies=now.entropies,
+                **maker.by_token(sample, now.position, now.distribution),
+                **maker.by_sample,
+                total_tokens=maker.tokens / parts,
+                total_samples=len(samples) / parts,
+                max_tokens=max_tokens,
+                iteration=iteration,
+                settings=loss,
+                constants=constants,
+            )
+        )
+        sums.add(out.metrics, finite=bool(torch.isfinite(out.loss)))
+        out.loss.backward()
+        on_row(len(batch))
+
+    def imitate(batch: Sequence[Row], sums: _Sums, parts: int) -> None:
+        sums.add(_imitate(policy, batch, constants["weight"], maker.tokens / parts))
+
     rng = random.Random(seed)
     totals = _Sums()
     updates = skipped = 0
@@ -123,48 +156,16 @@ def update_policy(
         for part, imitated in zip(parts, lessons, strict=True):
             sums = _Sums()
             own = balanced([len(row.ids) for row in part], processes.size)[processes.rank]
-            passes = list(policy.batches([part[i] for i in own]))
-            lesson_passes = list(policy.batches(policy.rows(*_columns(processes.own(imitated)))))
-            left = len(passes) + len(lesson_passes)
-            idle = max(processes.gather(left)) - left if policy.shards is not None else 0
-            left += idle
-            for batch in passes:
-                left -= 1
+            passes: list[Callable[[], None]] = [
+                partial(train, batch, sums, len(parts)) for batch in policy.batches([part[i] for i in own])
+            ]
+            lesson_rows = policy.rows(*_columns(processes.own(imitated)))
+            passes += [partial(imitate, batch, sums, len(parts)) for batch in policy.batches(lesson_rows)]
+            if policy.shards is not None:  # all exchange gradients as often as the one with most passes
+                passes += [partial(_idle, policy)] * (max(processes.gather(len(passes))) - len(passes))
+            for left, make_pass in zip(reversed(range(len(passes))), passes, strict=True):
                 policy.exchange_gradients(left == 0)
-                now = policy.log_probs(
-                    batch,
-                    temperature=temperature,
-                    entropy_gradient=loss.entropy_coef != 0,
-                    distribution=algorithm.distributions,
-                    masks=masks,
-                )
-                # The samples' own indices, then the token's: from [B, L] to the flat order of the rows.
-                sample = torch.tensor(active, device=policy.device)[now.sample]
-                out = algorithm.loss(
-                    LossInputs(
-                        log_probs=now.log_probs,
-                        entropies=now.entropies,
-                        **maker.by_token(sample, now.position, now.distribution),
-                        **maker.by_sample,
-                        total_tokens=maker.tokens / len(parts),
-                        total_samples=len(samples) / len(parts),
-                        max_tokens=max_tokens,
-                        iteration=iteration,
-                        settings=loss,
-                        constants=constants,
-                    )
-                )
-                sums.add(out.metrics, finite=bool(torch.isfinite(out.loss)))
-                out.loss.backward()
-                on_row(len(batch))
-            for batch in lesson_passes:
-                left -= 1
-                policy.exchange_gradients(left == 0)
-                sums.add(_imitate(policy, batch, constants["weight"], maker.tokens / len(parts)))
-            for _ in range(idle):
-                left -= 1
-                policy.exchange_gradients(left == 0)
-                _idle(policy)
+                make_pass()
             sums = _Sums.of(processes.gather(sums))
             if policy.shards is None:
                 processes.sum_gradients(policy.trained())
