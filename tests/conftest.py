@@ -11,15 +11,18 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+
+from tests.patience import SECONDS
 
 _PR_SET_CHILD_SUBREAPER = 36
 # Python starts it once for all of `multiprocessing`, and it ends with this process.
 _OF_PYTHON = "multiprocessing.resource_tracker"
 
-# A machine may be busy: how long an example takes is no result.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# A machine may be busy: how long an example takes, or takes to be made, is no result. And the same code has the same
+# result each time: new examples are for the campaigns in benchmarks/.
+settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +32,7 @@ def nothing_outlives_the_tests() -> Iterator[None]:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that orphans are found as well
     yield
     children = psutil.Process().children(recursive=True)
-    psutil.wait_procs([child for child in children if not _may_stay(child)], timeout=60)
+    psutil.wait_procs([child for child in children if not _may_stay(child)], timeout=SECONDS)
     processes = [f"{child.pid}: {_command(child)}" for child in children if not _may_stay(child)]
     folders = [
         str(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ class Endpoint:
 @contextmanager
 def serve(answer: Callable[[dict, int], Answer]) -> Iterator[Endpoint]:
     """Serve until the block is left; `answer` gets the request's JSON and its number, from 0."""
-    lock = threading.Lock()
+    lock, leaving = threading.Lock(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -66,7 +65,7 @@ def serve(answer: Callable[[dict, int], Answer]) -> Iterator[Endpoint]:
                     endpoint.running -= 1
 
         def send(self, said: Answer) -> None:
-            time.sleep(said.delay)
+            leaving.wait(said.delay)
             with suppress(ConnectionError):  # a client may have gone
                 self.send_response(said.status)
                 for name, value in said.headers.items():
@@ -77,7 +76,7 @@ def serve(answer: Callable[[dict, int], Answer]) -> Iterator[Endpoint]:
                 for start in range(0, len(said.body), size):
                     self.wfile.write(said.body[start : start + size])
                     self.wfile.flush()
-                    time.sleep(said.pause)
+                    leaving.wait(said.pause)
                 if said.missing:
                     self.close_connection = True
 
@@ -92,6 +91,7 @@ def serve(answer: Callable[[dict, int], Answer]) -> Iterator[Endpoint]:
     try:
         yield endpoint
     finally:
+        leaving.set()
         server.shutdown()
         server.server_close()
         thread.join()

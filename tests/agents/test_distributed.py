@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -18,6 +17,8 @@ from opid_agents.training.run import Run
 from opid_gym.trajectory import read_jsonl
 from tests.agents import together
 from tests.agents.models import tiny_recipe
+from tests.patience import SECONDS, wait_for
+from tests.processes import running
 
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -116,15 +117,12 @@ def test_when_a_process_is_killed_the_others_end_with_one_error_and_the_run_goes
     command = [sys.executable, "-m", "opid_agents", "train", "--processes", "2", *arguments, "iterations=200"]
     process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 300
-        while not (folder / "metrics.jsonl").exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline, "the run never finished an iteration"
-            time.sleep(0.05)
+        wait_for(lambda: (folder / "metrics.jsonl").exists() or process.poll() is not None, "an iteration")
+        assert process.poll() is None, process.stderr.read()
         workers = psutil.Process(process.pid).children()
         assert len(workers) == 2
         workers[1].send_signal(signal.SIGKILL)
-        said = process.communicate(timeout=60)[1]
+        said = process.communicate(timeout=SECONDS)[1]
     finally:
         process.kill()
         process.wait()
@@ -132,7 +130,7 @@ def test_when_a_process_is_killed_the_others_end_with_one_error_and_the_run_goes
     errors = [line for line in said.splitlines() if "rror" in line]
     assert len(errors) == 1, said
     assert "of 2 was ended by SIGKILL" in errors[0]
-    assert not any(worker.is_running() for worker in workers)
+    assert running(workers) == []
     together.run("opid", folder, resume=True)
     assert_same_run(folder, out / "opid")
 

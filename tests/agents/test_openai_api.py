@@ -86,7 +86,7 @@ def test_nobody_listens():
     assert result.failure == "connection"
 
 
-@pytest.mark.parametrize("answer", [Answer(b"{}", delay=3), Answer(b" " * 100, pieces=100, pause=0.05)])
+@pytest.mark.parametrize("answer", [Answer(b"{}", delay=SECONDS), Answer(b" " * 1_000, pieces=1_000, pause=0.05)])
 def test_a_slow_server_is_left_however_it_is_slow(answer):
     """The second one sends a byte now and then, which renews time-outs that count from read to read.
 

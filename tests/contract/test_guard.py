@@ -13,6 +13,7 @@ import pytest
 
 from opid_gym.guard import guarded
 from tests.patience import SECONDS
+from tests.processes import running
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="there is no guard on Windows")
 
@@ -45,7 +46,7 @@ def start(code: str, folder: Path) -> subprocess.Popen[str]:
 
 def is_gone(process: psutil.Process) -> bool:
     psutil.wait_procs([process], timeout=SECONDS)
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return not running([process])
 
 
 @pytest.mark.parametrize(("code", "status"), [("", 0), ("import sys; sys.exit(7)", 7), ("import os; os.abort()", -6)])

@@ -504,7 +504,7 @@ class TestClientFailures:
             HTTPRetriever(**arguments)
 
     def test_make_retriever_takes_an_address(self, url):
-        assert make_retriever(url, timeout=5.0).search(["walrus in Malta"], 1)[0][0].id == "walrus-Malta"
+        assert make_retriever(url, timeout=SECONDS).search(["walrus in Malta"], 1)[0][0].id == "walrus-Malta"
         with pytest.raises(ValueError, match="has its own corpus"):
             make_retriever(url, corpus=corpus())
 

@@ -13,11 +13,14 @@ from tests.searchqa.servers import corpus, opid_gym_serve
 
 
 def replicas_of(process) -> set[int]:
-    return {
-        child.pid
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if child.is_running() and "ServeReplica" in " ".join(child.cmdline())
-    }
+    return {child.pid for child in psutil.Process(process.pid).children(recursive=True) if is_replica(child)}
+
+
+def is_replica(process: psutil.Process) -> bool:
+    try:
+        return "ServeReplica" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
 
 
 def test_a_killed_replica_loses_nothing_and_is_replaced(tmp_path):

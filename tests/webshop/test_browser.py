@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def test_closing_leaves_no_process_and_no_profile_even_if_the_driver_is_gone() -
     browser = Browser()
     started, profile = processes(browser), browser._profile
     for process in started[1:]:
-        process.suspend()  # so that none ends by itself, as on a machine that is too busy for it
+        with suppress(psutil.NoSuchProcess):  # Chromium's own come and go
+            process.suspend()  # so that none ends by itself, as on a machine that is too busy for it
     browser.driver.service.process.kill()
     browser.close()
     assert running(started) == []

@@ -21,6 +21,7 @@ from opid_agents.training.watcher import Silent
 from opid_gym.trajectory import Step, StepHindsight, Trajectory, read_jsonl
 from tests.agents.endpoint import Answer, reply, serve
 from tests.agents.models import tiny_llama, tiny_recipe, train
+from tests.patience import SECONDS
 
 GOOD = json.dumps({"episode_summary": "It went.", "episode_skill": "look around", "step_skills": {"0": "open it"}})
 SKILLS = Skills("It went.", "look around", {0: "open it"})
@@ -251,7 +252,7 @@ class TestRealServer:
     """SmolLM2 is far too small to coach anybody: left alone it writes no such JSON, held to a schema it does."""
 
     def extract(self, url: str, *, tokens: int, json_mode: str = "none"):
-        client = ChatClient(url, "smollm2", temperature=0.0, max_tokens=tokens, timeout=120.0, concurrency=1)
+        client = ChatClient(url, "smollm2", temperature=0.0, max_tokens=tokens, timeout=SECONDS, concurrency=1)
         return WrittenSkills(EndpointWriter(client, json_mode=json_mode), load_prompt("general")).extract_all(
             [[episode("put a mug on a shelf", steps=1)]]
         )
@@ -335,7 +336,7 @@ class TestSelf:
 
 BAD = {
     "down": None,
-    "slow": Answer(reply(GOOD).body, delay=30.0),
+    "slow": Answer(reply(GOOD).body, delay=SECONDS),
     "trickling": Answer(b" " * 300, pieces=300, pause=0.1),
     "rate-limited": Answer(b"later", status=429, headers={"Retry-After": "7"}),
     "failing": Answer(b"{}", status=503),
