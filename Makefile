@@ -20,7 +20,7 @@ demo: $(VENV)/.train
 
 test: $(VENV)/.dev lint
 	@command -v chromedriver >/dev/null || echo "No chromedriver here: tests that drive a browser will be skipped (make browser)."
-	HF_HUB_OFFLINE=1 OPID_GYM_CACHE=$(abspath $(VENV))/cache MPLCONFIGDIR=$(abspath $(VENV))/cache/matplotlib $(BIN)/python -m tests.second_chance -n 2 --dist loadgroup
+	HF_HUB_OFFLINE=1 OPID_GYM_CACHE=$(abspath $(VENV))/cache MPLCONFIGDIR=$(abspath $(VENV))/cache/matplotlib $(BIN)/python -m tests.second_chance -n 2 --dist loadfile
 
 # vLLM's CPU build wants other versions than the rest. What it needs for images and sound is left out: nothing here has any.
 test-vllm: $(VLLM_VENV)/.ready

@@ -8,7 +8,6 @@ failures, a second failure, errors of collection, a run that was ended early.
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ import pytest
 
 MOST = 3
 """Of how many failed tests one may believe that the machine was too busy."""
-
-_GROUP = re.compile(r"@[\w-]+$")  # pytest-xdist puts it behind the name of a test that belongs to a group
 
 
 class _Failures:
@@ -32,9 +29,8 @@ class _Failures:
         self.whole &= not report.failed  # with pytest-xdist the exit code is that of failed tests
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        name = _GROUP.sub("", report.nodeid)
-        if report.failed and name not in self.names:
-            self.names.append(name)
+        if report.failed and report.nodeid not in self.names:
+            self.names.append(report.nodeid)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.whole &= not (session.shouldfail or session.shouldstop)

@@ -18,7 +18,6 @@ FLAKY = """
 import pathlib, sys
 import pytest
 
-@pytest.mark.xdist_group("a-group")
 @pytest.mark.parametrize("url", ["http://user@host/a b", "é::[x]"])
 def test_flaky(url):
     first = pathlib.Path(__file__).with_name(f"seen{len(url)}")
@@ -31,7 +30,7 @@ def test_good():
     pathlib.Path(__file__).with_name("good").touch()
 """
 BAD = "def test_bad():\n    assert False, 'each time'\n"
-SPREAD = ["-p", "xdist", "-n", "2", "--dist", "loadgroup"]
+SPREAD = ["-p", "xdist", "-n", "2", "--dist", "loadfile"]
 SAID = "FAILED BESIDE OTHERS, PASSED ALONE: mend these"
 
 

@@ -15,7 +15,6 @@ from opid_gym.bench.results import read_results
 from opid_gym.trajectory import read_jsonl
 from tests.walks import ROOT, commands, walk
 
-pytestmark = pytest.mark.xdist_group("smollm2")  # it is unpacked once
 UNPACK, SERVE, *USE = commands("endpoint.md")
 
 

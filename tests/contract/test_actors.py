@@ -11,8 +11,6 @@ from tests import corridor  # noqa: F401  (registers the worlds)
 
 ray = pytest.importorskip("ray", reason="Ray is in the extra search")
 
-pytestmark = pytest.mark.xdist_group("actors")  # Ray starts once
-
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():

@@ -28,12 +28,9 @@ from tests.processes import hear_signals, running
 from tests.webshop.stock_data import FOLDER, stock_episodes, stock_goals
 
 gym.register_envs(opid_gym)
-pytestmark = [
-    pytest.mark.skipif(
-        not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no Chromium with its driver here"
-    ),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no Chromium with its driver here"
+)
 
 
 @pytest.fixture(scope="module")
