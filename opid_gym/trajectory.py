@@ -23,7 +23,8 @@ class StepHindsight:
         reached: sub-goals that this step reached first, in the world's words.
         wasted: the step neither changed the world nor showed anything new.
         better: an action that the record shows to have been better here than the one taken. It was admissible at this
-            step (where admissible actions are known). None: the record shows none.
+            step (where admissible actions are known); where these have a place for words of one's own, as
+            ``search[<your query>]``, it has words there. None: the record shows none.
         decisive: `better` could be done at once and brings the task itself on, rather than being one more move of a
             search. False where there is no `better`.
         reason: why, as a sentence for people and language models; "" where there is nothing to say.

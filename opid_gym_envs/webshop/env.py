@@ -22,7 +22,7 @@ from opid_gym_envs.webshop.pages import SEPARATOR, Page, PageKind, as_rich_text,
 from opid_gym_envs.webshop.product import Product
 from opid_gym_envs.webshop.reward import Score, score
 from opid_gym_envs.webshop.search.lucene import LuceneSearch
-from opid_gym_envs.webshop.session import Session, Shelves, read_action
+from opid_gym_envs.webshop.session import SEARCH_ACTION, Session, Shelves, read_action
 
 OBSERVATION_MODES: dict[str, Callable[[Page], str]] = {
     "text": as_text,
@@ -30,8 +30,6 @@ OBSERVATION_MODES: dict[str, Callable[[Page], str]] = {
     "short": as_short_text,
 }
 SEARCHES = ("native", "lucene")
-SEARCH_ACTION = "search[<your query>]"
-"""Stands in the admissible actions where there is a search bar; any words may take the place of those in brackets."""
 
 
 class WebShop(World):

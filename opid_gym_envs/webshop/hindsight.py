@@ -11,23 +11,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 from opid_gym.trajectory import Step, StepHindsight, Trajectory
-from opid_gym_envs.webshop.pages import BACK_TO_SEARCH, BUY, PREVIOUS, SEPARATOR
-from opid_gym_envs.webshop.search.analyzer import analyze
-from opid_gym_envs.webshop.session import NEVER_OPTIONS, read_action
+from opid_gym_envs.webshop.pages import BACK_TO_SEARCH, BUY, PREVIOUS
+from opid_gym_envs.webshop.reading import Instruction, is_item, is_results, options_of, pieces_of, products_on
+from opid_gym_envs.webshop.session import NEVER_OPTIONS, SEARCH_ACTION, read_action
 
 SUBGOALS = ("found the product", "opened the product", "chose an option", "chose all options", "bought", "won")
 """Everything `StepHindsight.reached` can hold. The first two are about the product bought in the end, the options are
 those bought with it that the instruction names."""
 
-_MARK = re.compile(r"\s*\[(?:clicked )?button\] (.*) \[(?:clicked )?button_\]")
 _SPACE = re.compile(r"\[\s*(.*?)\s*\]$")  # within the brackets of an action
-_RESULTS = re.compile(r"Page -?\d+ \(Total results: \d+\)")
 _THANKS = "Thank you for shopping with us!"
-_LIMIT = re.compile(r",? (?:and )?price lower than (\d+(?:\.\d+)?) dollars")
-_AMOUNT = re.compile(r"\$(\d+(?:,\d{3})*(?:\.\d+)?)")
 _BUY, _BACK, _TO_SEARCH = (f"click[{button.lower()}]" for button in (BUY, PREVIOUS, BACK_TO_SEARCH))
 
 
@@ -41,13 +36,18 @@ def hindsight(trajectory: Trajectory) -> list[StepHindsight]:
 
     - a product is bought, or another value of an option chosen, while a value that the instruction names stood on the
       page and was not chosen: that value;
-    - a product is bought whose lowest price is above the instruction's limit: back to the results;
+    - a product is bought whose lowest price is above the instruction's limit, or that does not have an option that the
+      instruction names: back to the results;
     - all options that the instruction names are chosen, the price is within the limit, no title in the results had
       more of the instruction's words, and the step leads away or chooses what is chosen: buy.
 
-    Better, but a move of the search: another product in the results that was not opened yet, is within the limit and
-    has most of the instruction's words in its title. Told where the product opened has clearly fewer of them or is
-    above the limit, or where nothing new came of the step.
+    Better, but a move of the search:
+
+    - to search for all that an instruction of the shop's own making names, its options too and its price not, where the
+      search left something out;
+    - another product in the results that was not opened yet, is within the limit and has most of the instruction's
+      words in its title. Told where the product opened has clearly fewer of them or is above the limit, or where
+      nothing new came of the step.
 
     Args:
         trajectory: a finished episode of the shop. Where a step's admissible actions are not known, nothing is told to
@@ -63,20 +63,20 @@ def hindsight(trajectory: Trajectory) -> list[StepHindsight]:
     shopper = _Shopper(Instruction.read(trajectory.task))
     told = []
     for number, step in enumerate(trajectory.steps):
-        before, after = _pieces(step.observation), _pieces(step.next_observation)
+        before, after = pieces_of(step.observation), pieces_of(step.next_observation)
         name, argument = read_action(step.action)
         argument = argument.strip().lower()
         reached = []
         changed = step.next_observation != step.observation
-        if _is_item(before) and _is_item(after) and name == "click" and argument not in NEVER_OPTIONS:
+        if is_item(before) and is_item(after) and name == "click" and argument not in NEVER_OPTIONS:
             if argument in (piece.lower() for piece in before) and argument not in chosen:
                 changed = True
                 chosen.add(argument)
-        elif _is_results(after):
+        elif is_results(after):
             chosen.clear()
             if bought and bought in after:
                 reached.append("found the product")
-        elif bought and _is_item(after) and argument == bought.lower():
+        elif bought and is_item(after) and argument == bought.lower():
             reached.append("opened the product")
         if chosen & wanted and ("opened the product" in known):
             reached.append("chose an option")
@@ -105,67 +105,6 @@ def workflow(trajectory: Trajectory) -> list[str]:
     return [*(f"search {query}" for query in searches[-1:]), "open a match", *(f"choose {o}" for o in options), "buy"]
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """What an instruction says.
-
-    Attributes:
-        text: all of it, lower-cased, without the price.
-        words: the terms of what is asked for, without the options and the price.
-        limit: the price has to be lower; None: no limit is named.
-
-    >>> Instruction.read("Find me soft mugs with color: red, and price lower than 20.00 dollars").limit
-    20.0
-    """
-
-    text: str
-    words: frozenset[str]
-    limit: float | None
-
-    @classmethod
-    def read(cls, task: str) -> Instruction:
-        """Take an instruction apart, of the shop's own making or a person's."""
-        limit = _LIMIT.search(task)
-        text = _LIMIT.sub("", task).lower()
-        goods = re.split(r" with [^:,]+: ", text, maxsplit=1)[0].removeprefix("find me ")
-        return cls(text, frozenset(analyze(goods)), float(limit[1]) if limit else None)
-
-    def named(self, name: str, values: list[str]) -> str | None:
-        """The value of an option that the instruction names; None if it names none of them.
-
-        >>> Instruction.read("Find me mugs with size: 4 inch, and color: red").named("size", ["4 inch", "red"])
-        '4 inch'
-        """
-        for value in values:
-            if self._has(f"{name}: {value}".lower()):
-                return value
-        if f" {name.lower()}: " in self.text:
-            return None  # another value, which is not for sale here
-        return max((value for value in values if self._has(value.lower())), key=len, default=None)
-
-    def allows(self, price: str) -> bool:
-        """Whether a price tag is not above the limit, or its lowest price is not."""
-        lowest = _lowest(price)
-        return self.limit is None or lowest is None or lowest <= self.limit
-
-    def match(self, title: str) -> int:
-        """How many of its words a title has."""
-        return len(self.words & _terms(title))
-
-    def _has(self, words: str) -> bool:
-        return words in self.text and bool(re.search(rf"(?<![\w.]){re.escape(words)}(?!\w)", self.text))
-
-
-@lru_cache(maxsize=4096)
-def _terms(title: str) -> frozenset[str]:
-    return frozenset(analyze(title))
-
-
-@lru_cache(maxsize=4096)
-def _lowest(price: str) -> float | None:
-    return min((float(amount.replace(",", "")) for amount in _AMOUNT.findall(price)), default=None)
-
-
 @dataclass(slots=True)
 class _Shopper:
     """Follows a visit and knows what its instruction asks for."""
@@ -182,25 +121,27 @@ class _Shopper:
         found: tuple[str, bool, str] | None = None
         self.seen.add(step.observation)
         admissible = step.admissible_actions
-        if _is_item(before):
-            options = _options(before, admissible or ())
+        if is_item(before):
+            options = options_of(before, admissible or ())
             value = action.removeprefix("click[").removesuffix("]")
             own = next((name for name in reversed(options) if value in options[name]), None)
             if admissible is not None:
                 found = self._at_item(action, options, own, before)
             if own is not None:
                 self.chosen[own] = value
-        elif _is_results(before):
+        elif is_results(before):
             self.chosen.clear()
             if admissible is not None:
                 found = self._at_results(action, before, achieved.wasted or step.next_observation in self.seen)
-            if (product := _listed(before).get(action.removeprefix("click[").removesuffix("]"))) is not None:
+            if (product := products_on(before).get(action.removeprefix("click[").removesuffix("]"))) is not None:
                 self.opened.add(product[0])
-        if found and found[0] != action and found[0] in (admissible or ()):
+        elif SEARCH_ACTION in (admissible or ()) and action.startswith("search[") and self.wish.left_out(action[7:-1]):
+            found = f"search[{self.wish.query}]", False, "The search left out something that the instruction names."
+        if found and found[0] != action and (found[0] in (admissible or ()) or found[0].startswith("search[")):
             return replace(achieved, better=found[0], decisive=found[1], reason=found[2])
         if achieved.wasted:
             return replace(achieved, reason="This did nothing on that page.")
-        if step.next_observation in self.seen and not _is_item(before):
+        if step.next_observation in self.seen and not is_item(before):
             return replace(achieved, reason="The page that this led to had been seen before.")
         return achieved
 
@@ -217,6 +158,8 @@ class _Shopper:
                 return f"click[{value}]", True, f"The instruction names {value!r}, which stood on the page."
         if action == _BUY and not affordable:
             return _BACK, True, f"The price is above the limit of {self.wish.limit:g} dollars."
+        if action == _BUY and self.wish.lacking(options):
+            return _BACK, True, "The instruction names an option that this product does not have."
         if action == _BUY and missing:
             value = next(iter(missing.values()))
             return f"click[{value}]", True, f"The instruction names {value!r}, which stood there and was not chosen."
@@ -228,7 +171,7 @@ class _Shopper:
         return None
 
     def _at_results(self, action: str, page: list[str], nothing_new: bool) -> tuple[str, bool, str] | None:
-        listed = _listed(page)
+        listed = products_on(page)
         matches = [self.wish.match(title) for title, price in listed.values() if self.wish.allows(price)]
         self.best_seen = max([self.best_seen, *matches])
         fresh = {asin: (title, price) for asin, (title, price) in listed.items() if title not in self.opened}
@@ -250,52 +193,11 @@ class _Shopper:
 # Titles leave out much of what a product is, so a word more or less says nothing.
 _CLEARLY_MORE = 3
 _UNOPENED = "A product that fits stood in the results and had not been opened."
-_ID = re.compile(r"[A-Z0-9]{10}|item \d+")  # the latter in the short observation mode
-
-
-def _options(page: list[str], admissible: tuple[str, ...]) -> dict[str, list[str]]:
-    """Option -> its values on the page of a product, lower-cased, in the order of the page."""
-    values = {action[6:-1] for action in admissible if action.startswith("click[")} - NEVER_OPTIONS
-    found: dict[str, list[str]] = {}
-    name = ""
-    for piece in page[page.index(PREVIOUS) + 1 :]:
-        if piece.startswith("Price: "):
-            break
-        if piece.lower() in values:
-            found.setdefault(name, []).append(piece.lower())
-        else:
-            name = piece
-    return found
-
-
-def _listed(page: list[str]) -> dict[str, tuple[str, str]]:
-    """Lower-cased id -> title and price of each product on a page of results."""
-    pieces = [piece for piece in page if piece]
-    return {
-        pieces[i].lower(): (pieces[i + 1], pieces[i + 2])
-        for i in range(len(pieces) - 2)
-        if _ID.fullmatch(pieces[i]) and pieces[i + 2].startswith("$")
-    }
-
-
-def _pieces(observation: str) -> list[str]:
-    if SEPARATOR in observation:
-        return observation.split(SEPARATOR)
-    lines = observation.split("\n")
-    return [mark.group(1) if (mark := _MARK.fullmatch(line)) else line for line in lines]
-
-
-def _is_results(pieces: list[str]) -> bool:
-    return any(_RESULTS.fullmatch(piece) for piece in pieces[:6])
-
-
-def _is_item(pieces: list[str]) -> bool:
-    return BUY in pieces and PREVIOUS in pieces
 
 
 def _purchase(trajectory: Trajectory) -> tuple[str, list[str]]:
     """Id and options of the product bought; "" and none if nothing was."""
-    pieces = _pieces(trajectory.steps[-1].next_observation) if trajectory.steps else []
+    pieces = pieces_of(trajectory.steps[-1].next_observation) if trajectory.steps else []
     if not pieces or pieces[0] != _THANKS or "asin" not in pieces or "options" not in pieces:
         return "", []
     return pieces[pieces.index("asin") + 1], list(json.loads(pieces[pieces.index("options") + 1]).values())

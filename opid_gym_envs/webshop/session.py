@@ -17,6 +17,9 @@ _BACK_TO_SEARCH, _PREVIOUS, _NEXT, _BUY, _SEARCH = (
     text.lower() for text in (BACK_TO_SEARCH, PREVIOUS, NEXT, BUY, SEARCH)
 )
 
+SEARCH_ACTION = "search[<your query>]"
+"""Stands in the admissible actions where there is a search bar; any words may take the place of those in brackets."""
+
 NEVER_OPTIONS = frozenset({_SEARCH, _BACK_TO_SEARCH, _PREVIOUS, _BUY, *_DETAILS})
 """Texts that do something else when clicked, though an option's value may read so."""
 

@@ -7,7 +7,9 @@ import pytest
 
 from opid_gym.hindsight import StepHindsight
 from opid_gym.trajectory import Step, Trajectory
-from opid_gym_envs.webshop.hindsight import SUBGOALS, Instruction, hindsight
+from opid_gym_envs.webshop.hindsight import SUBGOALS, hindsight
+from opid_gym_envs.webshop.reading import Instruction
+from opid_gym_envs.webshop.session import SEARCH_ACTION
 from tests.webshop.stock_data import FOLDER
 
 GOAL = {
@@ -85,9 +87,42 @@ OPENED = ("search[title with bold and quotes]", "click[b0nasty001]")
 @pytest.mark.parametrize("mode", ["text", "text_rich"])
 def test_options_that_the_instruction_names_come_before_buying(mode: str) -> None:
     told = played(mode, *OPENED, "click[medium]", "click[small]", "click[buy now]")
-    assert [look.better for look in told] == [None, None, "click[small]", None, "click[café]"]
-    assert [look.decisive for look in told] == [False, False, True, False, True]
+    assert [look.better for look in told[1:]] == [None, "click[small]", None, "click[café]"]
+    assert [look.decisive for look in told[1:]] == [False, True, False, True]
     assert "'café'" in told[-1].reason
+
+
+def test_a_search_leaves_nothing_out_that_the_instruction_names() -> None:
+    task = "Find me soft blue mugs with size: big, and color: sky blue, and price lower than 20.00 dollars"
+
+    def at(action: str, task: str = task) -> StepHindsight:
+        actions = (SEARCH_ACTION, "click[search]")
+        step = Step("Search", action, 0.0, "another page", admissible_actions=actions)
+        return hindsight(Trajectory("id", "type", task, [step]))[0]
+
+    for short in ("search[mugs]", "search[Soft blue mugs]", "search[soft blue mugs with size: big]", "search[]"):
+        assert (at(short).better, at(short).decisive) == (
+            "search[soft blue mugs with size: big, and color: sky blue]",
+            False,
+        )
+    assert at("search[big soft mug, sky blue, color and size]").better is None
+    assert at("search[mug]", "i need a mug that is soft and blue").better is None  # a person's words are many
+
+
+def test_a_product_without_an_option_that_is_named_is_not_bought() -> None:
+    def at(task: str) -> StepHindsight:
+        page = ITEM.format(task, "$9.99")
+        steps = [
+            Step(page, deed, 0.0, page, admissible_actions=ITEM_ACTIONS) for deed in ("click[big]", "click[buy now]")
+        ]
+        return hindsight(Trajectory("id", "type", task, steps))[-1]
+
+    for lacking in ("size: huge", "size: big, and color: red"):
+        look = at(f"Find me mugs with {lacking}, and price lower than 20.00 dollars")
+        assert (look.better, look.decisive) == ("click[< prev]", True)
+        assert "does not have" in look.reason
+    assert at("Find me mugs with size: big, and price lower than 20.00 dollars").better is None
+    assert at("i need a mug with color: red").better is None  # a person's
 
 
 HEAD = "Instruction: [SEP] {} [SEP] Back to Search [SEP] "

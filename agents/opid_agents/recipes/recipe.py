@@ -175,6 +175,9 @@ class WarmStart(Settings):
     short_steps: int = Field(
         100, ge=0, description="the next updates see single hinted observations without their history"
     )
+    short_play: bool = Field(
+        False, description="the expert's own action is learned from these single observations too, where they are new"
+    )
     read_steps: int = Field(
         300, ge=0, description="the next updates see whole episodes and answer hints alone; the rest imitate as well"
     )

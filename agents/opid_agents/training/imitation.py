@@ -64,6 +64,9 @@ class HintMix:
         from_expert: share of hints that name what the expert would do there, if that is known.
         from_elsewhere: share of hints that name an action of some other state. All others name a random admissible
             action of this one; where actions are free text, that is one from elsewhere too, or one of random words.
+        short_play: in phase ``short``, the expert's own action is learned as well, where the observation is not that of
+            the step before. What can be told from a single page (which of its options the task names) is learned
+            there at a fraction of the tokens of an episode.
     """
 
     hints: int = 6
@@ -71,6 +74,7 @@ class HintMix:
     own: float = 0.4
     from_expert: float = 0.2
     from_elsewhere: float = 0.1
+    short_play: bool = False
 
     def __post_init__(self) -> None:
         if self.hints < 0:
@@ -136,7 +140,7 @@ class Lessons:
         if phase == "copy":
             return [self._copy(rng)]
         if phase == "short":
-            return [self._short(rng)]
+            return self._short(rng)
         if self.own and rng.random() < self._mix.own:
             return self._hinted(rng.choice(self.own), rng)
         which = rng.randrange(len(self._demonstrations))
@@ -168,14 +172,17 @@ class Lessons:
     def _random_words(self, rng: random.Random) -> str:
         return " ".join(rng.choices(self._words, k=rng.randint(1, _MOST_WORDS)))
 
-    def _short(self, rng: random.Random) -> Lesson:
+    def _short(self, rng: random.Random) -> list[Lesson]:
         trajectory = rng.choice(self._demonstrations)
         step = rng.randrange(len(trajectory.steps))
         hint = self._hint(trajectory, step, rng)
         seen = trajectory.steps[step]
         view = PromptView(trajectory.task, seen.observation, (), seen.admissible_actions)
-        prompt = fit_prompt(self._policy, self._settings, view, step_skill=hint)
-        return Lesson(prompt.ids, reply_to_imitate(self._policy, self._settings, hint), hinted=True)
+        lessons = [self._answer(view, hint, step_skill=hint)]
+        new = step == 0 or seen.observation != trajectory.steps[step - 1].observation
+        if self._mix.short_play and new and step in learned_steps(trajectory):
+            lessons.append(self._answer(view, seen.action))
+        return lessons
 
     def _hint(self, trajectory: Trajectory, step: int, rng: random.Random) -> str:
         share = rng.random()
@@ -203,7 +210,11 @@ class Lessons:
         episode_skill: str | None = None,
         step_skill: str | None = None,
     ) -> Lesson:
-        view = view_at(trajectory, step)
+        return self._answer(view_at(trajectory, step), action, episode_skill=episode_skill, step_skill=step_skill)
+
+    def _answer(
+        self, view: PromptView, action: str, *, episode_skill: str | None = None, step_skill: str | None = None
+    ) -> Lesson:
         prompt = fit_prompt(self._policy, self._settings, view, episode_skill=episode_skill, step_skill=step_skill)
         return Lesson(prompt.ids, reply_to_imitate(self._policy, self._settings, action), hinted=step_skill is not None)
 

@@ -104,7 +104,7 @@ def make_start(
         size = ModelSize(model.hidden_size, model.layers, model.heads, model.mlp_size, model.context)
         policy = configure(Policy.create(tokenizer, size, seed=stream(recipe.seed, "weights")), model)
     policy.settings = settings.to_json()
-    mix = HintMix(warm.hints, warm.plan, warm.own, warm.from_expert, warm.from_elsewhere)
+    mix = HintMix(warm.hints, warm.plan, warm.own, warm.from_expert, warm.from_elsewhere, warm.short_play)
     lessons = Lessons(policy, settings, demonstrations, mix, action_names(envs.world.action_help))
     checks: list[Check] = []
 

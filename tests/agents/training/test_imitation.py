@@ -58,6 +58,26 @@ def test_hints_are_read_first_without_and_then_with_a_history_and_only_then_the_
         assert any(not lesson.hinted for lesson in lessons)
 
 
+def test_what_the_expert_does_on_a_page_that_is_new_is_learned_from_the_page_alone_if_that_is_set(policy):
+    shown = set()
+    for demonstration in DEMONSTRATIONS:
+        before = None
+        for step in demonstration.steps:
+            if step.observation != before and step.data.get("expert", step.action) == step.action:
+                shown.add((step.observation, step.action))
+            before = step.observation
+    plain = []
+    for lessons in drawn(policy, HintMix(short_play=True), "short", count=200):
+        assert lessons[0].hinted
+        plain += lessons[1:]
+    assert 20 < len(plain) < 200
+    for lesson in plain:
+        prompt, reply = said(policy, lesson)
+        assert not lesson.hinted
+        assert "next: " not in prompt
+        assert any(seen in prompt and f" {action}\n" == reply for seen, action in shown)
+
+
 def test_words_of_the_world_in_no_order_are_to_be_said_again(policy):
     words = {word for t in DEMONSTRATIONS for step in t.steps for word in step.observation.split()}
     told = [said(policy, lesson) for lessons in drawn(policy, HintMix(), "copy") for lesson in lessons]
