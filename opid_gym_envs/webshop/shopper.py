@@ -73,7 +73,7 @@ class HastyShopper(Shopper):
     """A `Shopper` as people are: it often searches for less than is asked for, and forgets options.
 
     What it does right in one visit it does wrong in another, so a policy that imitates it has much to gain from the
-    outcomes of its own visits. It buys right in a quarter of its visits, a `Shopper` in nine of ten.
+    outcomes of its own visits. It buys right in about half of its visits, a `Shopper` in nine of ten.
     """
 
     whole = 0.4

@@ -27,7 +27,7 @@ def test_what_is_left_is_found() -> None:
         tempfile.mkdtemp()
         threading.Thread(target=end.wait).start()
 
-    assert apart(leak, 3)["left"] == {"threads": 3, "files": 3, "folders": 3}
+    assert apart(leak, 3, patience=0.5)["left"] == {"threads": 3, "files": 3, "folders": 3}
 
 
 def test_what_ends_meanwhile_hides_nothing() -> None:
@@ -44,7 +44,7 @@ def test_what_ends_meanwhile_hides_nothing() -> None:
         threading.Thread(target=threading.Event().wait, daemon=True).start()
 
     try:
-        assert apart(leak, 3)["left"] == {"threads": 3}
+        assert apart(leak, 3, patience=0.5)["left"] == {"threads": 3}
     finally:
         end.set()
         earlier.join()
