@@ -1,13 +1,13 @@
 """Shopping by instruction.
 
-`tiny` is a model from scratch that imitates the shop's own expert and then learns from the score of what it bought;
-`small` and `paper` are for instruction-tuned models, `paper` with the published settings (OPID, arXiv 2606.26790).
+`tiny` is a model from scratch that imitates a shopper in haste (`opid_gym_envs.webshop.shopper.HastyShopper`) and then
+learns from the score of what it bought; `small` and `paper` are for instruction-tuned models, `paper` with the
+published settings (OPID, arXiv 2606.26790), and have not been run to their end.
 
 `tiny` reads the shop in its short mode, where a product is "item 1" and nothing has to be known by heart, and no
-product of the train split is sold in the test split. Its start learned 1,000 products by heart, hence 4,000.
+product of the train split is sold in the test split. Starts made with 1,000 products knew them by heart, hence 4,000.
 Its outcome is the score, not divided by its spread, for most failures differ in parts of it; each reply counts the
-same, for a search has five times the tokens of a click. At a learning rate of 5e-4, with the spread, `grpo` unlearned
-in five iterations what the start could do. None of the three has been run to its end with several seeds.
+same, for a search has five times the tokens of a click.
 """
 
 from opid_agents.algorithms import AdvantageSettings, LossSettings
