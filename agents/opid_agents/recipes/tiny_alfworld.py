@@ -41,7 +41,7 @@ TINY_ALFWORLD = Recipe(
     skills=Skills(hindsight="decisive", contrast=False, max_step_skills=10),
     advantage=AdvantageSettings(step_weight=1.0, clip=2.0),
     optimizer=OptimizerSettings(learning_rate=5e-4, minibatches=2),
-    iterations=30,
+    iterations=60,
     tasks_per_iteration=16,
     group_size=8,
     temperature=0.6,
