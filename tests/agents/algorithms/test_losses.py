@@ -12,6 +12,7 @@ from opid_agents.algorithms.losses import (
     LossInputs,
     LossSettings,
     aggregate,
+    distillation_loss,
     kl_divergence,
     policy_loss,
     ppo_clip,
@@ -136,6 +137,15 @@ class TestPolicyLoss:
         )
         assert out.loss.item() == pytest.approx(out.metrics["loss"])
 
+    @pytest.mark.parametrize("coefficient", [0.0, 0.25, 1.0])
+    def test_terms_count_by_their_coefficients(self, coefficient):
+        z = torch.zeros(2)
+        given = {"ref_log_probs": log(0.5, 0.5), "entropies": row(0.75, 0.25)}
+        for name, metric, sign in (("kl_coef", "ref_kl", 1), ("entropy_coef", "entropy", -1)):
+            out = policy_loss(one_sample(z, z, z, **given, settings=LossSettings(**{name: coefficient})))
+            assert out.metrics[metric] > 0
+            assert out.loss.item() == pytest.approx(sign * coefficient * out.metrics[metric])
+
     def test_no_tokens(self):
         log_probs = torch.zeros(2, 3, requires_grad=True)
         zeros = torch.zeros(2, 3)
@@ -162,8 +172,11 @@ class TestPolicyLoss:
             policy_loss(replace(good, sample_weights=torch.ones(3)))
         with pytest.raises(ValueError, match="sample_weights must be >= 0"):
             policy_loss(replace(good, sample_weights=torch.tensor([-1.0])))
-        with pytest.raises(ValueError, match="total_tokens must be > 0, got 0"):
-            policy_loss(replace(good, total_tokens=0))
+        with pytest.raises(ValueError, match=r"importance must have shape \[3\], got \[1\]"):
+            policy_loss(replace(good, importance=torch.ones(1)))
+        for name in ("total_tokens", "total_samples"):
+            with pytest.raises(ValueError, match=f"{name} must be > 0, got 0"):
+                policy_loss(replace(good, **{name: 0}))
         with pytest.raises(ValueError, match="max_tokens is None, but aggregation is 'constant'"):
             policy_loss(replace(good, settings=LossSettings(aggregation="constant")))
 
@@ -174,6 +187,60 @@ class TestPolicyLoss:
     def test_settings_are_checked(self, name, value):
         with pytest.raises(ValueError, match=name):
             LossSettings(**{name: value})
+
+
+def test_padded_rows_become_the_tokens_one_after_the_other():
+    """What is given by token, vectors over a vocabulary included; what is given by sample stays."""
+    mask = torch.tensor([[0, 1], [1, 1]])
+    numbers = torch.arange(4.0).reshape(2, 2)
+    inputs = LossInputs.from_padded(
+        mask, log_probs=numbers, old_log_probs=numbers, advantages=numbers, steps=torch.tensor([5, 6]),
+        distribution=torch.stack([numbers, -numbers, numbers + 10], -1),
+    )  # fmt: skip
+    assert inputs.log_probs.tolist() == [1.0, 2.0, 3.0]
+    assert inputs.distribution.tolist() == [[1.0, -1.0, 11.0], [2.0, -2.0, 12.0], [3.0, -3.0, 13.0]]
+    assert inputs.steps.tolist() == [5, 6]
+    assert (inputs.sample.tolist(), inputs.position.tolist(), inputs.lengths.tolist()) == ([0, 1, 1], [0, 0, 1], [1, 2])
+
+
+class TestDistillation:
+    def test_the_term_counts_where_there_is_a_teacher_and_is_divided_by_all_tokens(self):
+        """Hand computed, with nothing that can be read on the token without a teacher."""
+        log_probs = log(0.5, 0.5, 0.25).requires_grad_()
+        inputs = one_sample(
+            log_probs, log_probs.detach(), torch.zeros(3),
+            teacher_log_probs=row(math.log(0.25), NAN, math.log(0.5)), teacher_mask=torch.tensor([1, 0, 1]),
+        )  # fmt: skip
+        out = distillation_loss(inputs, lambda given: (given.log_probs - given.teacher_log_probs).square(), weight=0.5)
+        mean = 2 * math.log(2) ** 2 / 3
+        assert out.metrics["distillation"] == pytest.approx(mean)
+        assert out.metrics["loss"] == out.loss.item() == pytest.approx(0.5 * mean)
+        assert out.metrics["policy_loss"] == 0
+        out.loss.backward()
+        slope = 0.5 * 2 * math.log(2) / 3
+        torch.testing.assert_close(log_probs.grad, row(slope, 0.0, -slope))
+
+    def test_without_a_teacher_the_base_is_left(self):
+        inputs = one_sample(log(0.5), log(0.25), row(1.0))
+        base = policy_loss(inputs)
+        for start in (None, base):
+            out = distillation_loss(inputs, lambda _: pytest.fail("there is no teacher"), weight=1.0, base=start)
+            assert out.metrics == base.metrics | {"distillation": 0.0}
+            assert out.loss.item() == base.loss.item()
+
+    def test_it_is_added_to_the_base_that_is_given(self):
+        inputs = replace(one_sample(log(0.5), log(0.25), row(1.0)), teacher_mask=torch.tensor([True]))
+        base = policy_loss(inputs)
+        base = replace(base, loss=base.loss + 7)
+        out = distillation_loss(inputs, lambda given: given.log_probs * 0 + 2, weight=0.25, base=base)
+        assert out.loss.item() == pytest.approx(base.loss.item() + 0.5)
+
+    @pytest.mark.parametrize("name", ["teacher_mask", "teacher_log_probs"])
+    def test_shapes_are_named(self, name):
+        z = torch.zeros(3)
+        good = one_sample(z, z, z, teacher_mask=z, teacher_log_probs=z)
+        with pytest.raises(ValueError, match=rf"{name} must have shape \[3\], got \[4\]"):
+            distillation_loss(replace(good, **{name: torch.zeros(4)}), lambda given: given.log_probs, weight=1.0)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
