@@ -15,9 +15,9 @@ _MARK = re.compile(r"\s*\[(?:clicked )?button\] (.*) \[(?:clicked )?button_\]")
 _RESULTS = re.compile(r"Page -?\d+ \(Total results: \d+\)")
 _LIMIT = re.compile(r",? (?:and )?price lower than (\d+(?:\.\d+)?) dollars")
 _AMOUNT = re.compile(r"\$(\d+(?:,\d{3})*(?:\.\d+)?)")
-_OPTION = re.compile(r" with [^:,]+: ")  # where the options begin in instructions of the shop's own making ...
-_NAMES = re.compile("(?: with |, and )([^:,]+): ")
-_OWN = "find me "  # ... and how these begin
+# Names of options, in instructions of the shop's own making: "a mug with a lid with size: big, and color: red".
+_OPTION = re.compile(r"(?: with |, and )((?:(?! with )[^:,])+): ")
+_OWN = "find me "  # how these begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +47,9 @@ class Instruction:
         limit = _LIMIT.search(task)
         text = _LIMIT.sub("", task).lower()
         wanted = text.removeprefix(_OWN)
-        words = frozenset(analyze(_OPTION.split(wanted, maxsplit=1)[0]))
+        option = _OPTION.search(wanted)
+        words = frozenset(analyze(wanted[: option.start()] if option else wanted))
         return cls(text, words, float(limit[1]) if limit else None, wanted if wanted != text else None)
-
-    @property
-    def goods(self) -> str:
-        """What is asked for, without the options.
-
-        >>> Instruction.read("Find me soft mugs for tea with color: red, and price lower than 20.00 dollars").goods
-        'soft mugs for tea'
-        """
-        return _OPTION.split(self.text.removeprefix(_OWN), maxsplit=1)[0]
 
     def left_out(self, query: str) -> bool:
         """Whether a search lacks something of `query`, what the instruction asks for; the form of a word is no matter.
@@ -84,14 +76,14 @@ class Instruction:
     def lacking(self, options: Mapping[str, Sequence[str]]) -> bool:
         """Whether an instruction of the shop's own making names an option that is not among a product's.
 
-        >>> read = Instruction.read("Find me mugs with size: big, and color: red")
+        >>> read = Instruction.read("Find me mugs with a lid with size: big, and color: red")
         >>> read.lacking({"size": ["big"], "color": ["blue"]}), read.lacking({"size": ["big"], "color": ["red"]})
         (True, False)
         """
         if self.query is None:
             return False
         named = {name.lower() for name, values in options.items() if self.named(name, values) is not None}
-        return not set(_NAMES.findall(self.text)) <= named
+        return not set(_OPTION.findall(self.text)) <= named
 
     def allows(self, price: str) -> bool:
         """Whether a price tag is not above the limit, or its lowest price is not."""

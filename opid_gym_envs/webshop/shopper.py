@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from opid_gym_envs.webshop.reading import Instruction, is_item, is_results, options_of, pieces_of, products_on
 
+_OPTION = re.compile(" with [^:,]+: ")  # an option, and what else is said between the same two marks
 _MORE = re.compile(" with | for ")  # what follows says more about the thing
 
 
@@ -25,8 +26,8 @@ class Shopper:
         rng: where it draws its whims from. Equal generators give equal play.
 
     Attributes:
-        whole, goods: how often it searches for all that is asked for, and for all but the options; else it searches
-            for the kind of thing alone.
+        whole, goods: how often it searches for all that is asked for, and for what it says before it comes to an
+            option; else it searches for the kind of thing alone.
         haste: how often it leaves out an option that is named.
 
     >>> shopper = Shopper("Find me soft mugs with size: big, and price lower than 9.00 dollars", random.Random(0))
@@ -44,10 +45,9 @@ class Shopper:
         whim = rng.random()
         if whim < self.whole:
             self._query = wish.query or wish.text
-        elif whim < self.whole + self.goods:
-            self._query = wish.goods
         else:
-            self._query = _MORE.split(wish.goods, maxsplit=1)[0]
+            goods = _OPTION.split((wish.query or wish.text), maxsplit=1)[0]
+            self._query = goods if whim < self.whole + self.goods else _MORE.split(goods, maxsplit=1)[0]
         self._done: set[str] = set()  # options of the product that is open
 
     def act(self, observation: str, admissible: Sequence[str]) -> str:
