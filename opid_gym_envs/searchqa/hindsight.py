@@ -45,7 +45,9 @@ def hindsight(trajectory: Trajectory) -> list[StepHindsight]:
       and of a turn that was not understood.
 
     - to answer with what was shown, where a sentence "FIELD: VALUE" has more of the question's words than any other
-      field and the answer given is not in it: its value.
+      field and the answer given is not in it: its value. Of the articles that the question names, where any is shown.
+      Not told where the question offers the answer that was given (is it this or that?), or once a search went on to
+      another article, for then the words left to match are few.
 
     All are decisive, but for the search instead of another search.
 
@@ -113,12 +115,12 @@ class _Reader:
     """What has been shown and asked so far, and where it leads."""
 
     def __init__(self, question: str) -> None:
-        self.question = question
+        self.question = normalise(question)
         self.unused = dict.fromkeys(word for word in normalise(question).split() if word not in STOP_WORDS)
         self.words = frozenset(self.unused)
         self.asked = content_words(question)
         self.texts: list[str] = []
-        self.sentences: list[str] = []
+        self.sentences: list[tuple[str, str]] = []  # subject of the article, sentence
         self.titles: dict[str, int] = {}  # subject of an article -> words of the question in its passages
         self.queries: set[frozenset[str]] = set()
 
@@ -127,8 +129,8 @@ class _Reader:
         for title, text in sorted(passages):
             normal = normalise(f"{title} {text}")
             self.texts.append(normal)
-            self.sentences += sentences(text)
             subject = title.partition(":")[0].strip()
+            self.sentences += [(subject, sentence) for sentence in sentences(text)]
             shared = len(self.words.intersection(normal.split()))
             self.titles[subject] = max(shared, self.titles.get(subject, 0))
         for word in query:
@@ -143,7 +145,9 @@ class _Reader:
             return replace(record, better=lead, reason=f"This was not understood: {action.reason}.")
         if action.kind == "answer":
             told = self._told()
-            if not paid and told and f" {normalise(action.text)} " not in f" {normalise(told[0])} ":
+            given = normalise(action.text)
+            offered = " or " in self.question and f" {given} " in f" {self.question} "
+            if not paid and told and not offered and f" {given} " not in f" {normalise(told[0])} ":
                 reason = "The sentence with most of the question's words says something else."
                 return replace(record, better=f"answer[{told[1]}]", decisive=True, reason=reason)
             if paid or self._shows(action.text):
@@ -172,7 +176,16 @@ class _Reader:
         and "Median age, male", the first is what was asked for. The value ends where a remark or the second of a list
         begins.
         """
-        fields = [sentence for sentence in self.sentences if ": " in sentence]
+        named = {subject for subject in self.titles if self._names(subject)}
+        if any(
+            frozenset(normalise(title).split()) <= query for title in {*self.titles} - named for query in self.queries
+        ):
+            return None
+        fields = [
+            sentence
+            for subject, sentence in self.sentences
+            if ": " in sentence and "note" not in sentence.partition(": ")[0] and (subject in named or not named)
+        ]
         scores = [shared_words(sentence, self.asked) for sentence in fields]
         best = [field for field, score in zip(fields, scores, strict=True) if score == max(scores)]
         if not best or max(scores) < 1 or len({_PART.split(field)[0] for field in best}) > 1:
@@ -182,6 +195,10 @@ class _Reader:
         end = _VALUE_END.search(value)
         value = (value[: end.start()] if end else value).strip(' "')
         return (sentence, value) if content_words(value) - self.asked else None  # what the question names is no answer
+
+    def _names(self, subject: str) -> bool:
+        """Whether the question names an article."""
+        return f" {normalise(subject)} " in f" {self.question} "
 
     def _lead(self) -> str | None:
         """A search for the question's unused words, in the article that has most of its other words."""

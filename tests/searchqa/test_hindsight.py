@@ -180,3 +180,38 @@ def test_the_workflow_keeps_the_searches_that_led_on() -> None:
         success=True,
     )
     assert workflow(won) == ["search capital Nairobi", "search Kenya currency", "answer from what was found"]
+
+
+KENYA = Passage(
+    "0", "Kenya: Economy", "Exports - commodities: tea. Exports - commodities, note: top export commodity by value."
+)
+TANZANIA = Passage("1", "Tanzania: Economy", "Export commodity, top by value: gold.")
+
+
+@pytest.mark.parametrize(
+    ("question", "shown", "answer", "better"),
+    [
+        # A remark on a field is not its value, and another article's field not this one's.
+        ("What is the top export commodity of Kenya by value?", [KENYA], "coffee", "tea"),
+        ("What is the top export commodity of Kenya by value?", [KENYA, TANZANIA], "coffee", "tea"),
+        ("What is the top export commodity of the country of Dodoma?", [TANZANIA], "coffee", "gold"),
+        # This or that: what is offered may be right.
+        ("Which exports more tea, Kenya or Uganda?", [KENYA], "Kenya", None),
+    ],
+)
+def test_what_a_field_tells_is_about_what_was_asked(
+    question: str, shown: list[Passage], answer: str, better: str | None
+) -> None:
+    page = f"{question}\n{show_passages(shown)}"
+    lost = Trajectory("0", "", question, [Step(page, f"answer[{answer}]", 0.0, "You have answered.")])
+    assert hindsight(lost)[-1].better == (f"answer[{better}]" if better else None)
+
+
+def test_after_a_search_in_another_article_few_words_are_left_to_match() -> None:
+    question = "What is the top export commodity of the neighbour of Kenya?"
+    first = f"{question}\n{show_passages([KENYA])}"
+    search = Step(first, "search[Tanzania exports]", 0.0, show_passages([TANZANIA]))
+    lost = Trajectory(
+        "0", "", question, [search, Step(search.next_observation, "answer[gold]", 0.0, "You have answered.")]
+    )
+    assert hindsight(lost)[-1].better is None
