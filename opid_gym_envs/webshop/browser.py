@@ -125,6 +125,9 @@ class _GuardedService(webdriver.ChromeService):
         """What follows the program."""
         return [*self._arguments, *super().command_line_args()]
 
+    def send_remote_shutdown_command(self) -> None:
+        """Nothing: the guard ends the driver, and Selenium would look only once a second whether it has ended."""
+
     def end(self) -> None:
         """End the driver, the browser and everything that they started; the profile goes too."""
         process = getattr(self, "process", None)
@@ -343,8 +346,7 @@ class WebShopSite(WebShop):
 
     def close(self) -> None:
         """End the browsers and the site."""
-        for shopper in self._shoppers.values():
-            shopper.leave()
+        list(self._workers.map(_Shopper.leave, self._shoppers.values()))
         self._shoppers.clear()
         self._workers.shutdown()
         self._server.close()

@@ -33,6 +33,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine may be busy: a browser has as long as everything else that a test waits for."""
+    monkeypatch.setattr("opid_gym_envs.webshop.browser.LONGEST_WAIT", SECONDS)
+
+
 @pytest.fixture(scope="module")
 def envs() -> Iterator[tuple[gym.Env[str, str], gym.Env[str, str]]]:
     prices = stock_goals(False)["prices"]
