@@ -61,6 +61,7 @@ from studies.cells import RESULT, Cell, find
 from studies.page import FAILURES, report
 
 from opid_gym.console import talk as progress
+from opid_gym.evaluation import Evaluation
 from opid_gym.files import FolderInUse, hold, write_file
 from opid_gym.rollout import play
 from opid_gym.trajectory import Trajectory
@@ -146,6 +147,7 @@ def run_cell(plan: Plan) -> Cell:
     return Cell(
         **cell,
         passes=[evaluation.success.estimate for evaluation in evaluations],
+        types=by_type(evaluations),
         score=fmean(episode.episode_return for evaluation in evaluations for episode in evaluation.episodes),
         tasks=len(done.evaluation.episodes),
         panel_hash=done.evaluation.settings.get("panel_hash"),
@@ -155,6 +157,12 @@ def run_cell(plan: Plan) -> Cell:
         seconds=round(sum(value for line in lines for key, value in line.items() if key.startswith("seconds/")), 1),
         cpu_seconds=None if interrupted else round(spent, 1),
     )
+
+
+def by_type(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Success by task type, mean over evaluations of the same tasks."""
+    found = [{name: rate.estimate for name, rate in one.by_task_type().items()} for one in evaluations]
+    return {name: round(fmean(rates[name] for rates in found), 6) for name in found[0]}
 
 
 def digest(policy: Policy) -> str:

@@ -61,6 +61,8 @@ def _analyse(algorithms: Mapping[str, Seeds], teacher: Mapping[str, Any] | None)
             if cell.failed
         ],
     }
+    if types := _types(algorithms):
+        found["types"] = types
     if teacher is not None:
         found["teacher"] = {"gain": teacher["gain"]["step"], "foretold": _foretold(algorithms, teacher)}
     rounded: dict[str, Any] = _rounded(found)
@@ -163,6 +165,24 @@ def _added(algorithms: Mapping[str, Seeds], measure: str) -> list[dict[str, Any]
     start = algorithms.get(START, {})
     rows = [_comparison(name, START, pairs(seeds, start, measure)) for name, seeds in algorithms.items()]
     return _corrected([row for row in rows if row is not None and row["algorithm"] != START])
+
+
+def _types(algorithms: Mapping[str, Seeds]) -> dict[str, dict[str, Any]]:
+    """By task type and algorithm: its success there, and what training adds to the start; {} where nobody knows."""
+    start = algorithms.get(START, {})
+    names = sorted({name for seeds in algorithms.values() for cell in seeds.values() for name in cell.types})
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        found[name] = {}
+        for algorithm, seeds in algorithms.items():
+            values = {seed: cell.types[name] for seed, cell in seeds.items() if name in cell.types}
+            added = [
+                value - start[s].types[name] for s, value in values.items() if s in start and name in start[s].types
+            ]
+            if values:
+                added_by = interval(added) if added and algorithm != START else None
+                found[name][algorithm] = {"success": interval([*values.values()]), "added": added_by}
+    return found
 
 
 def _compare(algorithms: Mapping[str, Seeds], measure: str) -> list[dict[str, Any]]:

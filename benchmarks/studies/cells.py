@@ -23,6 +23,7 @@ class Cell:
         start: ``bundled``, ``made`` by the recipe's warm start, or the name of a folder that was given.
         changes: to the recipe, as given.
         passes: success on all held-back tasks, one number for each evaluation; empty: the run failed.
+        types: success by task type, mean over the evaluations; empty: the run failed, or is an older one.
         score: mean return on all held-back tasks, mean over the evaluations; None: the run failed, or is an older one.
         tasks: number of held-back tasks.
         rollouts: mean success while training, the normalised area under the learning curve; None: nothing was played.
@@ -42,6 +43,7 @@ class Cell:
     start: str
     changes: list[str] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
+    types: dict[str, float] = field(default_factory=dict)
     score: float | None = None
     tasks: int | None = None
     rollouts: float | None = None
@@ -66,7 +68,7 @@ class Cell:
 
     def to_json(self) -> str:
         """One line; what is not known is left out."""
-        return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
+        return json.dumps({name: value for name, value in asdict(self).items() if value not in (None, {})})
 
 
 def find(folder: Path) -> dict[tuple[str, str, int], Cell]:

@@ -49,6 +49,7 @@ def page(
     for measure, rows in found["training"].items():
         if rows:
             lines += ["", f"### What training adds to the start: {MEASURES[measure]}", "", *_differences(rows)]
+    lines += _types(found)
     for measure, rows in found["comparisons"].items():
         if rows:
             lines += ["", f"### Differences: {MEASURES[measure]}", "", *_differences(rows)]
@@ -128,6 +129,27 @@ def _teacher(found: Mapping[str, Any]) -> list[str]:
     return lines + [
         f"| `{name}` | {one['right']} | {one['of']} |" for name, one in found["teacher"]["foretold"].items()
     ]
+
+
+def _types(found: Mapping[str, Any]) -> list[str]:
+    if "types" not in found:
+        return []
+    lines = [
+        "",
+        "### By task type",
+        "",
+        "Held-back tasks; in brackets what training adds to the start, paired by seed.",
+    ]
+    names = list(dict.fromkeys(name for rows in found["types"].values() for name in rows))
+    lines += ["", f"| task type | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (1 + len(names)) + "|"]
+    for task_type, rows in found["types"].items():
+        cells = []
+        for name in names:
+            row = rows.get(name, {"success": None, "added": None})
+            added = f" ({shown(row['added'], sign=True)})" if row["added"] else ""
+            cells.append(shown(row["success"]) + added)
+        lines.append(f"| {task_type} | {' | '.join(cells)} |")
+    return lines
 
 
 def _differences(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -141,6 +141,19 @@ def test_training_is_compared_with_the_start(tmp_path):
     assert "| 4,000 | 200 |" in text  # 4,000 steps for 20 points
 
 
+def test_what_training_adds_is_told_by_task_type(tmp_path):
+    stored = [
+        *(cell("vanilla", seed, [0.3], types={"pick": 0.5, "heat": 0.1}) for seed in range(2)),
+        *(cell("grpo", seed, [0.5], types={"pick": 0.7, "heat": 0.0}) for seed in range(2)),
+        cell("opid", 0, [0.5]),  # an older run
+    ]
+    (tmp_path / "results.jsonl").write_text("\n".join(one.to_json() for one in stored))
+    text = page.report(tmp_path).read_text()
+    assert "| task type | `grpo` | `vanilla` |" in text
+    assert "| heat | 0.0 ± 0.0 (-10.0 ± 0.0) | 10.0 ± 0.0 |" in text
+    assert "| pick | 70.0 ± 0.0 (+20.0 ± 0.0) | 50.0 ± 0.0 |" in text
+
+
 def test_cells_that_began_from_different_weights_are_named(tmp_path):
     stored = [cell(name, 0, [0.5], start_sha256="a") for name in ("grpo", "gigpo")]
     stored += [
