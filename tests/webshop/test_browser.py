@@ -115,22 +115,24 @@ def test_a_crashed_browser_ends_only_its_own_episode() -> None:
         autoreset_mode=gym.vector.AutoresetMode.DISABLED,
         max_episode_steps=10,
     )
-    envs.reset(seed=0)
-    world: WebShopSite = envs.unwrapped.world  # type: ignore[attr-defined]
-    browser = world._shoppers[0].browser
-    assert browser is not None
-    browser.driver.service.process.kill()
-    observations, _, terminations, truncations, infos = envs.step(["search[lamp]", "search[lamp]"])
-    assert (terminations.tolist(), truncations.tolist()) == ([False, False], [True, False])
-    assert infos["crashed"][0]
-    assert not infos["_crashed"][1]
-    assert "Total results" in observations[1]
-    observations, infos = envs.reset(options={"reset_mask": truncations})
-    assert observations[0].startswith("WebShop")
-    observations, _, _, truncations, _ = envs.step(["search[lamp]", "click[back to search]"])
-    assert "Total results" in observations[0]
-    assert not truncations.any()
-    envs.close()
+    try:
+        envs.reset(seed=0)
+        world: WebShopSite = envs.unwrapped.world  # type: ignore[attr-defined]
+        browser = world._shoppers[0].browser
+        assert browser is not None
+        browser.driver.service.process.kill()
+        observations, _, terminations, truncations, infos = envs.step(["search[lamp]", "search[lamp]"])
+        assert (terminations.tolist(), truncations.tolist()) == ([False, False], [True, False])
+        assert infos["crashed"][0]
+        assert not infos["_crashed"][1]
+        assert "Total results" in observations[1]
+        observations, infos = envs.reset(options={"reset_mask": truncations})
+        assert observations[0].startswith("WebShop")
+        observations, _, _, truncations, _ = envs.step(["search[lamp]", "click[back to search]"])
+        assert "Total results" in observations[0]
+        assert not truncations.any()
+    finally:
+        envs.close()
 
 
 def processes(browser: Browser) -> list[psutil.Process]:
