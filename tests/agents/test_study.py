@@ -18,7 +18,15 @@ from tests.patience import SECONDS
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "study.py"
 RESULTS = ROOT / "benchmarks" / "results"
-STUDIES = ("study", "study_decisive", "study_searchqa", "study_shop", "study_weak", "study_weak_mixed")
+STUDIES = (
+    "study",
+    "study_decisive",
+    "study_households",
+    "study_searchqa",
+    "study_shop",
+    "study_weak",
+    "study_weak_mixed",
+)
 sys.path.append(str(ROOT / "benchmarks"))
 measures = importlib.import_module("studies.measures")
 analysis = importlib.import_module("studies.analysis")
