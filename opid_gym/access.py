@@ -11,10 +11,12 @@ Three attackers are kept out:
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -24,6 +26,8 @@ from urllib.parse import urlsplit
 JSON_KINDS = frozenset({"application/json"})
 LARGEST_HEAD = 32 * 1024
 """Most bytes of a request's address and headers together."""
+
+_LATE_BODY_SECONDS = 1.0  # for a body that nobody wants
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -157,7 +161,7 @@ class Gate:
         public = self._access.token is not None and scope["path"] in self._public
         refused = check(scope, None if public else self._access)
         if refused is not None:
-            await refuse(refused, send)
+            await refuse(refused, send, receive)
             return
         size, started = 0, False
 
@@ -187,8 +191,19 @@ class Gate:
         return Refusal(413, f"the body is larger than {self._largest} bytes")
 
 
-async def refuse(refused: Refusal, send: Send) -> None:
-    """Answer an ASGI request with a refusal, and close the connection: its body may not have been read."""
+async def refuse(refused: Refusal, send: Send, receive: Receive | None = None) -> None:
+    """Answer an ASGI request with a refusal, and close the connection.
+
+    Args:
+        refused: the answer.
+        send: of the request.
+        receive: of the request, where its body was not read. A short body that comes at once is taken in first, for a
+            connection that is closed with something unread in it is reset, and the answer may be lost with it.
+    """
+    if receive is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LATE_BODY_SECONDS):
+                await _take_in(receive)
     body = json.dumps({"detail": refused.reason}).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -198,6 +213,15 @@ async def refuse(refused: Refusal, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _take_in(receive: Receive) -> None:
+    size = 0
+    while size <= LARGEST_HEAD:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 def _is_token(authorization: str | None, token: str) -> bool:

@@ -194,7 +194,7 @@ class SearchApp(FastAPI):
             public = self._access.token is not None and scope["path"] == "/health"
             refused = check(scope, None if public else self._access, KINDS)
             if refused is not None:
-                await refuse(refused, send)
+                await refuse(refused, send, receive)
                 return
         if scope["type"] != "http" or scope["path"] != "/retrieve" or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
