@@ -43,14 +43,13 @@ from rich.table import Table
 
 from opid_gym.agent import Agent, Decision
 from opid_gym.bench.statistics import compare
-from opid_gym.hindsight import look_back
+from opid_gym.hindsight import Adviser, look_back
 from opid_gym.registration import make_envs
 from opid_gym.rollout import play
-from opid_gym.roster import single_info
 from opid_gym.trajectory import Step, Trajectory
 from opid_gym.vector import TextVectorEnv
 from opid_gym_envs.searchqa.turns import Action, read_action
-from opid_gym_envs.webshop.session import SEARCH_ACTION
+from opid_gym_envs.webshop.session import offers
 
 progress = Console(stderr=True)
 
@@ -100,41 +99,27 @@ class Advised:
     """Another agent that takes the world's advice, where there is some, in place of its own action."""
 
     def __init__(self, agent: Agent, envs: TextVectorEnv, *, only_decisive: bool) -> None:
-        self._agent, self._world, self._only_decisive = agent, envs.world, only_decisive
-        self._episodes: list[Trajectory | None] = [None] * envs.num_envs
+        self._agent = agent
+        self._adviser = Adviser(envs.world, decisive=only_decisive)
         self.advised = 0
 
     def reset(self, mask: NDArray[np.bool_]) -> None:
         """Forget the episodes of the games where `mask` is True."""
         self._agent.reset(mask)
-        for game in np.flatnonzero(mask):
-            self._episodes[game] = None
+        self._adviser.reset(mask)
 
     def act(self, observations: Sequence[str], infos: Mapping[str, Any]) -> list[str | Decision]:
         """The world's advice for each game where there is some, else the other agent's own decision."""
         decisions = list(self._agent.act(observations, infos))
         for game in np.flatnonzero(infos["_task"]).tolist():
             own = decisions[game]
-            action = own if isinstance(own, str) else own.action
-            advice = self._advice(game, observations[game], action, single_info(infos, game))
+            own = Decision(own) if isinstance(own, str) else own
+            advice = self._adviser.better(game, observations[game], infos, own)
             if advice is not None:
+                self._adviser.played(game, advice)
                 decisions[game] = advice
                 self.advised += 1
         return decisions
-
-    def _advice(self, game: int, observation: str, action: str, info: Mapping[str, Any]) -> str | None:
-        episode = self._episodes[game]
-        if episode is None:
-            episode = self._episodes[game] = Trajectory(info["task_id"], info["task_type"], info["task"])
-        if episode.steps:
-            episode.steps[-1].next_observation = observation
-        step = Step(observation, action, 0.0, "", info["anchor"], info["admissible_actions"])
-        episode.steps.append(step)
-        told = self._world.hindsight(episode)[-1]
-        if told.better is None or (self._only_decisive and not told.decisive):
-            return None
-        step.action = told.better
-        return told.better
 
 
 def measure(setting: Setting, make_agent: Callable[[TextVectorEnv], Agent], episodes: int) -> dict[str, Any]:
@@ -185,9 +170,7 @@ def _is_admissible(step: Step) -> bool:
     assert step.hindsight.better is not None
     if step.admissible_actions is None:  # free text: something that the world understands
         return isinstance(read_action(step.hindsight.better), Action)
-    if SEARCH_ACTION in step.admissible_actions and step.hindsight.better.startswith("search["):  # any words will do
-        return True
-    return step.hindsight.better in step.admissible_actions
+    return offers(step.admissible_actions, step.hindsight.better)
 
 
 def _difference(plain: Sequence[Trajectory], advised: Sequence[Trajectory]) -> dict[str, float]:

@@ -9,7 +9,7 @@ once what the record tells of each step (`StepHindsight`) and of the whole; both
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from opid_gym.trajectory import Step, StepHindsight, Trajectory
 
 _ACCIDENTS = ("crashed", "too_slow")  # why an episode could not go on, in the extras of its last turn
 
-__all__ = ["HindsightHook", "RecordTrajectories", "StepHindsight", "look_back"]
+__all__ = ["Adviser", "HindsightHook", "RecordTrajectories", "StepHindsight", "look_back"]
 
 
 def look_back(world: Any, trajectory: Trajectory) -> None:
@@ -46,6 +46,59 @@ def look_back(world: Any, trajectory: Trajectory) -> None:
     for number, step in enumerate(trajectory.steps):
         step.hindsight = told[number] if told else None
     trajectory.workflow = tuple(workflow(trajectory)) or None if workflow else None
+
+
+class Adviser:
+    """What a world knows better than a step that is about to be played, from the record of its episode so far.
+
+    Nothing has answered the step yet, so it knows no more than who plays.
+
+    Args:
+        world: whose hindsight is asked.
+        decisive: only advice that brings the task itself on (`StepHindsight.decisive`).
+    """
+
+    def __init__(self, world: Any, *, decisive: bool = False) -> None:
+        self._world = world
+        self._decisive = decisive
+        self._records: dict[int, Trajectory] = {}
+
+    def reset(self, mask: NDArray[np.bool_]) -> None:
+        """Forget the episodes of the games where `mask` is True."""
+        for game in np.flatnonzero(mask).tolist():
+            self._records.pop(game, None)
+
+    def better(self, game: int, observation: str, infos: Mapping[str, Any], decision: Decision) -> str | None:
+        """The better action, or None if none is known; to be asked at each step of a game, in order.
+
+        Args:
+            game: position in the batch.
+            observation: of that game.
+            infos: of the batch, as `opid_gym.vector.TextVectorEnv` gives them.
+            decision: what is about to be played there.
+        """
+        if game not in self._records:
+            task = {key: infos[key][game] for key in ("task_id", "task", "task_type")}
+            self._records[game] = Trajectory(**task)
+        record = self._records[game]
+        if record.steps:
+            record.steps[-1].next_observation = observation
+        step = Step(
+            observation,
+            decision.action,
+            reward=0.0,
+            next_observation="",  # not known yet
+            admissible_actions=infos["admissible_actions"][game],
+            valid=decision.valid,
+            invalid_reason=decision.invalid_reason,
+        )
+        record.steps.append(step)
+        told = self._world.hindsight(record)
+        return told[-1].better if told and (told[-1].decisive or not self._decisive) else None
+
+    def played(self, game: int, action: str) -> None:
+        """Another action than the one asked about is played in a game."""
+        self._records[game].steps[-1].action = action
 
 
 class HindsightHook:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from opid_gym.trajectory import Step, StepHindsight, Trajectory
 from opid_gym_envs.webshop.pages import BACK_TO_SEARCH, BUY, PREVIOUS
 from opid_gym_envs.webshop.reading import Instruction, is_item, is_results, options_of, pieces_of, products_on
-from opid_gym_envs.webshop.session import NEVER_OPTIONS, SEARCH_ACTION, read_action
+from opid_gym_envs.webshop.session import NEVER_OPTIONS, offers, read_action
 
 SUBGOALS = ("found the product", "opened the product", "chose an option", "chose all options", "bought", "won")
 """Everything `StepHindsight.reached` can hold. The first two are about the product bought in the end, the options are
@@ -135,9 +135,9 @@ class _Shopper:
                 found = self._at_results(action, before, achieved.wasted or step.next_observation in self.seen)
             if (product := products_on(before).get(action.removeprefix("click[").removesuffix("]"))) is not None:
                 self.opened.add(product[0])
-        elif SEARCH_ACTION in (admissible or ()) and action.startswith("search[") and self.wish.left_out(action[7:-1]):
+        elif action.startswith("search[") and self.wish.left_out(action[7:-1]):
             found = f"search[{self.wish.query}]", False, "The search left out something that the instruction names."
-        if found and found[0] != action and (found[0] in (admissible or ()) or found[0].startswith("search[")):
+        if found and found[0] != action and offers(admissible or (), found[0]):
             return replace(achieved, better=found[0], decisive=found[1], reason=found[2])
         if achieved.wasted:
             return replace(achieved, reason="This did nothing on that page.")

@@ -11,6 +11,7 @@ from opid_gym_envs.webshop.pages import BUY, PREVIOUS, SEPARATOR
 from opid_gym_envs.webshop.search.analyzer import analyze
 from opid_gym_envs.webshop.session import NEVER_OPTIONS
 
+_ID = re.compile(r"[A-Z0-9]{10}|item \d+")  # the latter in the short observation mode
 _MARK = re.compile(r"\s*\[(?:clicked )?button\] (.*) \[(?:clicked )?button_\]")
 _RESULTS = re.compile(r"Page -?\d+ \(Total results: \d+\)")
 _LIMIT = re.compile(r",? (?:and )?price lower than (\d+(?:\.\d+)?) dollars")
@@ -106,9 +107,6 @@ def _terms(title: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def _lowest(price: str) -> float | None:
     return min((float(amount.replace(",", "")) for amount in _AMOUNT.findall(price)), default=None)
-
-
-_ID = re.compile(r"[A-Z0-9]{10}|item \d+")  # the latter in the short observation mode
 
 
 def options_of(page: Sequence[str], admissible: Collection[str]) -> dict[str, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +22,15 @@ SEARCH_ACTION = "search[<your query>]"
 
 NEVER_OPTIONS = frozenset({_SEARCH, _BACK_TO_SEARCH, _PREVIOUS, _BUY, *_DETAILS})
 """Texts that do something else when clicked, though an option's value may read so."""
+
+
+def offers(admissible: Collection[str], action: str) -> bool:
+    """Whether admissible actions offer an action: it is one of them, or a search where there is a search bar.
+
+    >>> offers(["search[<your query>]"], "search[red mugs]"), offers(["click[buy now]"], "search[red mugs]")
+    (True, False)
+    """
+    return action in admissible or (action.startswith("search[") and SEARCH_ACTION in admissible)
 
 
 class Shelves(Protocol):

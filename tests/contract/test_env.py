@@ -20,6 +20,7 @@ from gymnasium.wrappers import TimeLimit
 from opid_gym.env import TextEnv
 from opid_gym.order import TaskOrder
 from opid_gym.spaces import UnicodeText
+from tests.contract.repeat_and_swallow import Repeat, Swallow
 from tests.corridor import Corridor
 
 
@@ -73,36 +74,6 @@ def test_tasks_come_each_once_before_any_comes_again_and_reset_with_a_seed_resta
     assert sorted(first[:5]) == sorted(first[5:]) == sorted(env.world.task_ids)
     assert [env.reset(seed=3)[1]["task_id"], *(env.reset()[1]["task_id"] for _ in range(9))] == first
     assert len({tuple(TextEnv(Corridor(), seed=s).reset()[1]["task_id"] for _ in range(1)) for s in range(20)}) > 1
-
-
-class Repeat(gym.Wrapper[Any, Any, Any, Any]):
-    """Plays each action `times` times, whatever comes of it, as long as the episode goes on."""
-
-    def __init__(self, env: gym.Env[Any, Any], times: int) -> None:
-        super().__init__(env)
-        self.times = times
-
-    def step(self, action: Any) -> Any:
-        for _ in range(self.times):
-            result = self.env.step(action)
-            if result[2] or result[3]:
-                break
-        return result
-
-
-class Swallow(gym.Wrapper[Any, Any, Any, Any]):
-    """Every other step does not reach the environment: what was there last is shown again."""
-
-    def reset(self, **arguments: Any) -> Any:
-        observation, info = self.env.reset(**arguments)
-        self.count, self.last = 0, (observation, 0.0, False, False, info)
-        return observation, info
-
-    def step(self, action: Any) -> Any:
-        self.count += 1
-        if self.count % 2:
-            self.last = self.env.step(action)
-        return self.last
 
 
 def cart_pole() -> gym.Env[Any, Any]:

@@ -19,6 +19,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics as RecordVectorEpi
 import opid_gym
 from opid_gym.vector import TextVectorEnv
 from opid_gym.wrappers import DiscreteActions, EmbedText, HashedWords
+from tests.contract.repeat_and_swallow import Repeat, Swallow
 
 gym.register_envs(opid_gym)
 
@@ -97,29 +98,6 @@ def test_gymnasium_counts_the_episodes_of_a_batch(world: str, mode: AutoresetMod
     assert len(lengths) >= 9
     if mode != AutoresetMode.SAME_STEP or tuple(map(int, gym.__version__.split(".")[:2])) >= (1, 4):
         assert set(lengths) == {limit}  # before 1.4, Gymnasium takes SAME_STEP for NEXT_STEP and miscounts
-
-
-class Repeat(gym.Wrapper[Any, Any, Any, Any]):
-    """Plays each action twice."""
-
-    def step(self, action: Any) -> Any:
-        result = self.env.step(action)
-        return result if result[2] or result[3] else self.env.step(action)
-
-
-class Swallow(gym.Wrapper[Any, Any, Any, Any]):
-    """Every other step does not reach the environment."""
-
-    def reset(self, **arguments: Any) -> Any:
-        observation, info = self.env.reset(**arguments)
-        self.count, self.last = 0, (observation, 0.0, False, False, info)
-        return observation, info
-
-    def step(self, action: Any) -> Any:
-        self.count += 1
-        if self.count % 2:
-            self.last = self.env.step(action)
-        return self.last
 
 
 @pytest.mark.parametrize("wrapper", [Repeat, Swallow])

@@ -38,6 +38,7 @@ from opid_agents.training.setup import configure, lm_settings, make_envs, set_th
 from opid_agents.training.watcher import Silent, Watcher
 from opid_gym.agent import Decision
 from opid_gym.evaluation import Evaluation, Interval, evaluate, paired_difference
+from opid_gym.hindsight import Adviser
 from opid_gym.rollout import play
 from opid_gym.trajectory import Step, Trajectory
 from opid_gym.vector import TextVectorEnv
@@ -65,15 +66,12 @@ class AdvisedAgent(LMAgent):
     ) -> None:
         super().__init__(policy, settings, **options)
         self.advised = self.followed = self.steps = 0
-        self._world = world
-        self._decisive = decisive
-        self._records: dict[int, Trajectory] = {}
+        self._adviser = Adviser(world, decisive=decisive)
 
     def reset(self, mask: NDArray[np.bool_]) -> None:
         """Forget the games where `mask` is True."""
         super().reset(mask)
-        for game in np.flatnonzero(mask).tolist():
-            self._records.pop(game, None)
+        self._adviser.reset(mask)
 
     def act(self, observations: Sequence[str], infos: Mapping[str, Any]) -> list[Decision]:
         """Decide in each game that is being played, and again where that is not the best that is known."""
@@ -81,40 +79,19 @@ class AdvisedAgent(LMAgent):
         playing = np.flatnonzero(infos["_task"]).tolist()
         advice = {}
         for game in playing:
-            better = self._better(game, observations[game], infos, decisions[game])
+            better = self._adviser.better(game, observations[game], infos, decisions[game])
             if better is not None:
                 advice[game] = better
         if advice:
             again = self.decide(observations, infos, advice)
             for game, action in advice.items():
                 decisions[game] = again[game]
-                self._records[game].steps[-1].action = again[game].action
+                self._adviser.played(game, again[game].action)
                 self.followed += again[game].action == action
         self.steps += len(playing)
         self.advised += len(advice)
         self.remember(observations, infos, decisions)
         return decisions
-
-    def _better(self, game: int, observation: str, infos: Mapping[str, Any], decision: Decision) -> str | None:
-        """What the record so far shows to be better than a decision that is about to be made."""
-        if game not in self._records:
-            task = {key: infos[key][game] for key in ("task_id", "task", "task_type")}
-            self._records[game] = Trajectory(**task)
-        record = self._records[game]
-        if record.steps:
-            record.steps[-1].next_observation = observation
-        step = Step(
-            observation,
-            decision.action,
-            reward=0.0,
-            next_observation="",  # not known yet
-            admissible_actions=infos["admissible_actions"][game],
-            valid=decision.valid,
-            invalid_reason=decision.invalid_reason,
-        )
-        record.steps.append(step)
-        told = self._world.hindsight(record)
-        return told[-1].better if told and (told[-1].decisive or not self._decisive) else None
 
 
 class CountingSampler(HFSampler):

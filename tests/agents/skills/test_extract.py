@@ -1,6 +1,5 @@
 """Skills by rules, on hand-made trajectories and on games really played; and reading an analyzer's JSON."""
 
-import random
 from dataclasses import replace
 
 import pytest
@@ -10,11 +9,8 @@ from opid_agents.skills.route import route
 
 from opid_gym.hindsight import look_back
 from opid_gym.trajectory import Step, StepHindsight, Trajectory
-from opid_gym_envs.alfworld.engine import Engine
 from opid_gym_envs.alfworld.env import ALFWorld
-from opid_gym_envs.alfworld.game import Game
-from opid_gym_envs.alfworld.generator import generate
-from opid_gym_envs.alfworld.searching import SearchingExpert
+from tests.alfworld.slips import play
 
 NOTHING = "Nothing happens."
 START = "You are in a room."
@@ -249,30 +245,15 @@ class TestRuleExtractor:
         }
 
 
-def play(seed: int, slips: float, rng_seed: int) -> Trajectory:
-    """A game played by the searching expert, who now and then does something at random."""
-    problem = generate(seed, size="small")
-    engine, rng = Engine(Game.compile(problem)), random.Random(rng_seed)
-    observation, expert = engine.reset(), SearchingExpert(problem.task, rng)
-    trajectory = Trajectory(problem.id, problem.task_type, problem.task)
-    for _ in range(30):
-        admissible = engine.admissible_commands()
-        action = expert.act(observation, admissible)
-        if rng.random() < slips:
-            action = rng.choice([*admissible, "take nothing 1"])
-        answer = engine.step(action)
-        trajectory.steps.append(Step(observation, action, float(engine.won), answer, observation, admissible))
-        observation = answer
-        if engine.won:
-            break
-    trajectory.success = engine.won
+def play_and_look_back(seed: int, slips: float, rng_seed: int) -> Trajectory:
+    trajectory = play(seed, slips, rng_seed)
     look_back(WORLD, trajectory)
     return trajectory
 
 
 @pytest.fixture(scope="module")
 def groups() -> list[list[Trajectory]]:
-    return [[play(seed, 0.45, 100 * seed + k) for k in range(6)] for seed in range(12)]
+    return [[play_and_look_back(seed, 0.45, 100 * seed + k) for k in range(6)] for seed in range(12)]
 
 
 class TestOnRealGames:
