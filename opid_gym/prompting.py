@@ -16,6 +16,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -150,20 +151,16 @@ def render(
     }
     parts: list[tuple[PartKind, str]] = []
     pending = ""
-    position = 0
-    for match in _SLOT.finditer(template.text):
-        pending += template.text[position : match.start()]
-        position = match.end()
-        slot = match.group(1)
-        if slot in _SKILL_SLOTS:
-            skill = skills[slot]
+    for is_slot, piece in _pieces(template.text):
+        if piece in _SKILL_SLOTS and is_slot:
+            skill = skills[piece]
             if skill:
                 parts.append(("text", pending))
-                parts.append((_SKILL_SLOTS[slot], _fill(getattr(template, slot), {"skill": skill})))
+                parts.append((_SKILL_SLOTS[piece], _fill(getattr(template, piece), {"skill": skill})))
                 pending = ""
         else:
-            pending += values[slot]
-    parts.append(("text", pending + template.text[position:]))
+            pending += values[piece] if is_slot else piece
+    parts.append(("text", pending))
     return Prompt(tuple(parts))
 
 
@@ -225,7 +222,13 @@ def _actions(template: PromptTemplate, actions: Sequence[str] | None) -> str:
 
 
 def _fill(text: str, values: dict[str, str]) -> str:
-    return _SLOT.sub(lambda match: values[match.group(1)], text)
+    return "".join([values[piece] if slot else piece for slot, piece in _pieces(text)])
+
+
+@lru_cache(maxsize=256)
+def _pieces(text: str) -> tuple[tuple[bool, str], ...]:
+    """What a text with slots consists of, in order: (False, words between slots) and (True, name of a slot)."""
+    return tuple((bool(i % 2), piece) for i, piece in enumerate(_SLOT.split(text)) if piece)
 
 
 def _check_slots(name: str, field: str, text: str, allowed: Sequence[str], required: str | None = None) -> None:

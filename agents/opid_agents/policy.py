@@ -125,6 +125,7 @@ class Policy:
     shortcuts: Shortcuts = field(init=False, default=Shortcuts())
     filler: int = field(init=False, repr=False)
     even_length: float = field(init=False, repr=False)
+    _longest: int = field(init=False, repr=False)
     _head_apart: bool = field(init=False, repr=False)
     _line_ends_are_boundaries: bool = field(init=False, repr=False)
     _end_token: int | None = field(init=False, repr=False, default=None)
@@ -142,6 +143,7 @@ class Policy:
         self.filler = int(self.tokenizer.pad_token_id or self.tokenizer.eos_token_id or 0)
         self._head_apart = _head_apart(self.model)
         self.even_length = _even_length(self.model)
+        self._longest = _longest(self.model)
         self._line_ends_are_boundaries = bool(self.tokenizer.init_kwargs.get(LINE_BOUNDARIES))
         self.shortcuts = find_shortcuts(self)
 
@@ -356,9 +358,7 @@ class Policy:
     @property
     def context(self) -> int:
         """The longest sequence that is used."""
-        config = text_config(self.model)
-        whole = int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**20)
-        return whole if self.context_limit is None else min(whole, self.context_limit)
+        return self._longest if self.context_limit is None else min(self._longest, self.context_limit)
 
     def encode(self, prompt: str, template_arguments: Mapping[str, Any] | None = None) -> list[int]:
         """Token ids of a prompt; wrapped as a user message if the tokenizer has a chat template. Never empty.
@@ -683,8 +683,8 @@ class Policy:
         order: list[Tensor] = []
         for first in range(0, width, max(1, step)):
             part = slice(first, first + max(1, step))
-            seen, distance = store.expect(positions[:, part])
-            masks = attention_masks(self.model, seen, None if window(self.model) is None else distance)
+            seen = store.expect(positions[:, part])
+            masks = attention_masks(self.model, seen, None if window(self.model) is None else store.distance())
             hidden = self.run(
                 ids[:, part],
                 attention_mask=masks,
@@ -838,6 +838,12 @@ def _prepare_checkpointing(model: PreTrainedModel) -> None:
             for name, value in vars(layer).items():
                 if "dropout" in name and isinstance(value, float):
                     setattr(layer, name, 0.0)
+
+
+def _longest(model: PreTrainedModel) -> int:
+    """Tokens of the longest sequence that a model takes."""
+    config = text_config(model)
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2**20)
 
 
 def _even_length(model: PreTrainedModel) -> float:

@@ -29,21 +29,21 @@ class RaggedCache(Cache):
         super().__init__(layers=[])
         self.rows = rows
         self.positions: Tensor = torch.zeros(rows, 0, dtype=torch.long)
+        self._places: Tensor = torch.zeros(rows, 1, dtype=torch.long)  # each row's number
         self._width = 0
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
 
-    def expect(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Announce a pass over tokens at `positions`.
-
-        Returns:
-            Which keys each token sees, a bool mask ``[rows, 1, tokens, width]``, and how many positions each stands
-            before the token.
-        """
+    def expect(self, positions: Tensor) -> Tensor:
+        """Announce a pass over tokens at `positions`; returns its bool attention mask ``[rows, 1, tokens, width]``."""
         self.positions = positions
+        self._places = torch.arange(self.rows, device=positions.device)[:, None]
         self._width = int(positions.max()) + 1
-        distance = positions[:, None, :, None] - torch.arange(self._width, device=positions.device)
-        return distance >= 0, distance
+        return torch.arange(self._width, device=positions.device) <= positions[:, None, :, None]
+
+    def distance(self) -> Tensor:
+        """How many positions each key stands before each token of the announced pass, ``[rows, 1, tokens, width]``."""
+        return self.positions[:, None, :, None] - torch.arange(self._width, device=self.positions.device)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: object, **kwargs: object
@@ -59,8 +59,7 @@ class RaggedCache(Cache):
 
     def _write(self, buffers: list[Tensor], layer: int, new: Tensor) -> Tensor:
         buffer = buffers[layer] = _grown(buffers[layer], self._width)
-        rows = torch.arange(self.rows, device=new.device)[:, None]
-        buffer[rows, :, self.positions] = new.transpose(1, 2)
+        buffer[self._places, :, self.positions] = new.transpose(1, 2)
         return buffer[:, :, : self._width]
 
     def select(self, rows: Sequence[int]) -> RaggedCache:
