@@ -28,7 +28,8 @@ _TABLE = Path(__file__).parent / "gpus.json"
 _FORWARD_SHARE, _BACKWARD_SHARE, _BANDWIDTH_SHARE = 0.40, 0.35, 0.60
 _LAYER_SECONDS = 0.25e-3
 _ROW_SECONDS = 5e-6
-_CALIBRATION_TASKS = (2, 6)
+_CALIBRATION_TASKS = (2, 6)  # of the smaller sample, and at least of the larger
+_CALIBRATION_SECONDS = 10.0  # that the larger sample may play where that is more tasks: games differ much in length
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ def this_machine(
     """This machine's CPU, by a short calibration: the stages of a recipe on a few of its tasks.
 
     Rollouts are played twice, with few games and with more, which tells what a sampled token costs in all games
-    together and in each of them; the larger sample is scored and trained once. The policy is trained by it.
+    together and in each of them; the larger sample, of as many tasks as can be played in some seconds, is scored and
+    trained once. The policy is trained by it.
 
     Args:
         recipe: whose iteration is calibrated for.
@@ -124,8 +126,8 @@ def this_machine(
     Raises:
         RecipeError: the recipe plays so few tasks that one of its iterations is as short.
     """
-    few, more = (min(count, recipe.tasks_per_iteration) for count in _CALIBRATION_TASKS)
-    if few == more:
+    few, least = _CALIBRATION_TASKS
+    if recipe.tasks_per_iteration <= few:
         raise RecipeError(
             f"tasks_per_iteration={recipe.tasks_per_iteration}: an iteration is as short as a calibration; run it"
         )
@@ -133,6 +135,8 @@ def this_machine(
     with tempfile.TemporaryDirectory() as scratch:
         with Run.open(change(short, {"tasks_per_iteration": few}), Path(scratch) / "few", policy=policy) as run:
             _, first = _timed(run, clock)
+        affordable = int(_CALIBRATION_SECONDS * few / first[-1])
+        more = min(max(least, affordable), recipe.tasks_per_iteration)
         with Run.open(change(short, {"tasks_per_iteration": more}), Path(scratch) / "more", policy=policy) as run:
             trajectories, second = _timed(run, clock)
             return _calibrated(run, recipe, shape, trajectories, (first, second), clock)
@@ -181,7 +185,7 @@ def _calibrated(
     prefill = work.prefill.flops(shape) * share / rounds[-1][1] / forward
     token = prefill + shape.flops(1, work.context, 1) / forward
     step_seconds, row_seconds = _two_parts([(d, n, max(0.0, s - n * token)) for d, n, s in rounds])
-    threads = torch.get_num_threads()
+    threads, played = torch.get_num_threads(), len(trajectories) // recipe.group_size
     machine = Machine(
         name=f"this machine's CPU, {threads} thread{'s' * (threads > 1)}",
         count=1,
@@ -195,7 +199,7 @@ def _calibrated(
         host_seconds=0.0,
         episode_seconds=(extracted - started) / len(trajectories),
         assumptions=(
-            f"calibrated here on {_CALIBRATION_TASKS[0]} and {_CALIBRATION_TASKS[1]} tasks of the recipe: "
+            f"calibrated here on {_CALIBRATION_TASKS[0]} tasks of the recipe and on {played}: "
             f"{forward / 1e9:.3g} GFLOP/s in passes without gradients, {backward / 1e9:.3g} with, "
             f"{1e3 * step_seconds:.3g} ms for each round of sampling, {1e6 * row_seconds:.3g} µs for each game in it",
         ),
