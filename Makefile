@@ -2,7 +2,7 @@
 #   make demo   train the bundled OPID agent on household games and compare it before and after
 #   make docs   build the documentation into site/ and serve it (its search needs a server); DOCS_PORT=8000 chooses the port
 #   make test   lint, types and every test, stock ALFWorld included (compiled on the first run: a few minutes)
-#   make test-vllm   the sampler against vLLM's CPU build, in an environment of its own (x86-64, 3 GB, some minutes)
+#   make test-vllm   the sampler against vLLM's CPU build, in an environment of its own (x86-64, 3.6 GB, some minutes)
 # None of them changes anything outside this folder but pip's cache. This one does, once, as root:
 #   make browser   install Chromium and its driver, which the tests of the shop's site drive
 
