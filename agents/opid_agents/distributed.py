@@ -7,7 +7,10 @@ process sees the whole iteration; then each computes a part of the gradient. `to
 
 from __future__ import annotations
 
+import atexit
+import faulthandler
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -115,13 +118,15 @@ def join() -> Iterator[Processes]:
     """Be one of the processes that torchrun started, as its environment says; without torchrun be alone.
 
     Where there are GPUs, each process of a machine gets its own (``cuda`` then means that one). When another process
-    ends, this one says nothing, because whoever started them says which it was; it waits to be ended.
+    ends, this one says nothing, because whoever started them says which it was; it waits to be ended. One that crashes
+    in native code prints where its Python code was (`faulthandler`). A program's last line should be `end_process`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _one_of_several():
         yield ALONE
         return
     import torch.distributed as dist
 
+    faulthandler.enable(2)  # standard error itself: whatever stands in for it may have no descriptor
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
@@ -134,6 +139,25 @@ def join() -> Iterator[Processes]:
         raise SystemExit(1) from None
     finally:
         dist.destroy_process_group()
+
+
+def end_process(code: int | str | None = 0) -> None:
+    """End one of several processes now, as its program's last line; alone do nothing.
+
+    Threads of gloo outlive `join`, for models and their meshes hold its groups. One that gives back the tensors of the
+    last exchange needs the interpreter's lock, and whoever asks for it while the interpreter shuts down is ended by
+    force, which here aborts the process (PyTorch issue 190489). So this runs what `atexit` knows of and leaves without
+    shutting down; it waits for no thread.
+
+    Args:
+        code: as that of `SystemExit`, but a text is not printed.
+    """
+    if not _one_of_several():
+        return
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def balanced(costs: Sequence[float], parts: int) -> list[list[int]]:
@@ -168,6 +192,10 @@ def is_loss(error: BaseException) -> bool:
     import torch.distributed as dist
 
     return isinstance(error, ProcessLost | dist.DistError) or "/gloo/" in str(error)
+
+
+def _one_of_several() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import sys
 import psutil
 import pytest
 import torch
-from opid_agents.distributed import Processes, balanced, interleaved
+from opid_agents.distributed import Processes, balanced, end_process, interleaved
 from opid_agents.policy import Policy
 from opid_agents.recipes.recipe import RecipeError
 from opid_agents.training.run import Run
@@ -17,7 +17,7 @@ from opid_agents.training.run import Run
 from opid_gym.trajectory import read_jsonl
 from tests.agents import together
 from tests.agents.models import tiny_recipe
-from tests.patience import SECONDS, wait_for
+from tests.patience import SECONDS, free_port, wait_for
 from tests.processes import running
 
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -133,6 +133,22 @@ def test_when_a_process_is_killed_the_others_end_with_one_error_and_the_run_goes
     assert running(workers) == []
     together.run("opid", folder, resume=True)
     assert_same_run(folder, out / "opid")
+
+
+@pytest.mark.parametrize("text", ["", "all is done"])
+def test_a_process_ends_with_its_own_code_whatever_threads_of_an_exchange_still_want(text):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.agents.last_exchange", str(free_port()), "3", text],
+        env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert (done.returncode, done.stdout) == (3, text), done.stderr
+
+
+def test_alone_a_process_is_not_ended_at_once():
+    end_process(1)
 
 
 def test_parts_are_balanced_by_their_costs():

@@ -10,7 +10,7 @@ import torch
 from opid_agents.algorithms import get_algorithm
 from opid_agents.algorithms.losses import LossSettings
 from opid_agents.algorithms.optimizer import OptimizerSettings
-from opid_agents.distributed import ALONE, Processes, join
+from opid_agents.distributed import ALONE, Processes, end_process, join
 from opid_agents.recipes import get_recipe
 from opid_agents.recipes.recipe import Recipe, change
 from opid_agents.training import loop
@@ -98,3 +98,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    end_process()

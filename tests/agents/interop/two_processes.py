@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from opid_agents.distributed import end_process
 from opid_agents.interop.trl import OPIDTrainer
 
 from tests.agents.interop.recipes import INSIDE_TRL
@@ -24,3 +25,4 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    end_process()
