@@ -52,6 +52,9 @@ TOO_SLOW = (
 _KILLED_WAIT = 60.0
 """Seconds until a process that was killed is given up, as one that waits for a broken disk."""
 
+_LONGEST_TEMPORARY = 60
+"""Bytes of the name of a folder in which Chromium can have a socket: names of sockets have at most 107."""
+
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-extensions", "--mute-audio"),
@@ -115,9 +118,13 @@ class _GuardedService(webdriver.ChromeService):
 
     def __init__(self, chromedriver: str, profile: Path) -> None:
         self._program, *self._arguments = guarded([chromedriver], remove=[str(profile)])
+        # Without them, crashes are kept in the user's home, and a browser that is killed leaves its temporary folders.
+        own = {_CRASH_FOLDER: str(profile)}
+        if len(os.fsencode(profile)) <= _LONGEST_TEMPORARY:
+            own["TMPDIR"] = str(profile)
         super().__init__(
             executable_path=self._program,
-            env={**os.environ, _CRASH_FOLDER: str(profile)},  # without it, crashes are kept in the user's home
+            env={**os.environ, **own},
             popen_kw={"start_new_session": True},
         )
 

@@ -181,29 +181,30 @@ print(json.dumps([browser._service.process.pid, str(browser._profile)]), flush=T
 input()
 {end if not end.isupper() else "input()"}
 """
-    with subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        preexec_fn=hear_signals,
-    ) as program:
-        assert program.stdin is not None
-        assert program.stdout is not None
-        guard, profile = json.loads(program.stdout.readline())
-        started = [psutil.Process(guard), *psutil.Process(guard).children(recursive=True)]
-        assert len(started) > 4
-        assert Path(profile).is_dir()
-        if end.isupper():
-            program.send_signal(signal.Signals[f"SIG{end}"])
-        else:
-            program.stdin.write(b"\n")
-            program.stdin.flush()
-        program.wait(SECONDS)
-        psutil.wait_procs(started, timeout=SECONDS)
-    assert running(started) == []
-    assert not Path(profile).exists()
+    with tempfile.TemporaryDirectory(dir="/tmp") as temporary:  # a short name, as Chromium's sockets need
+        with subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TMPDIR": temporary},
+            preexec_fn=hear_signals,
+        ) as program:
+            assert program.stdin is not None
+            assert program.stdout is not None
+            guard, profile = json.loads(program.stdout.readline())
+            started = [psutil.Process(guard), *psutil.Process(guard).children(recursive=True)]
+            assert len(started) > 4
+            assert Path(profile).is_dir()
+            if end.isupper():
+                program.send_signal(signal.Signals[f"SIG{end}"])
+            else:
+                program.stdin.write(b"\n")
+                program.stdin.flush()
+            program.wait(SECONDS)
+            psutil.wait_procs(started, timeout=SECONDS)
+        assert running(started) == []
+        assert os.listdir(temporary) == []
 
 
 def test_a_browser_that_does_not_start_leaves_nothing() -> None:
