@@ -29,6 +29,7 @@ _NUMBERED = re.compile(r"\W*(?:step\W*)?(\d{1,9})\W+(.+)", re.DOTALL | re.IGNORE
 _TEXT_KEYS = ("skill", "stepskill", "text", "advice", "instruction", "value", "content")
 _INDEX_KEYS = ("step", "index", "stepindex", "stepnumber", "number", "key", "id")
 _NAMED = re.compile(r"episode[ _-]?skill", re.IGNORECASE)
+_MOST_TRIES = 1000  # each may read the rest of the reply
 _MOST_BRACES = 500
 _DEEPEST = 4  # objects within objects are looked into this far
 
@@ -111,13 +112,14 @@ def _valid_objects(reply: str) -> Iterator[Any]:
     decoder = json.JSONDecoder(strict=False)  # line breaks in strings are let pass
     text = _after_thought(reply)
     place = 0
-    failures = 0
-    while (opening := _OPENING.search(text, place)) and failures < 1000:
+    for _ in range(_MOST_TRIES):
+        opening = _OPENING.search(text, place)
+        if opening is None:
+            return
         try:
             value, place = decoder.raw_decode(text, opening.start())
         except (ValueError, RecursionError):
-            place = opening.start() + 1
-            failures += 1
+            place = opening.end()
             continue
         if value:
             yield value

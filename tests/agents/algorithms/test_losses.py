@@ -322,6 +322,14 @@ def test_a_weighted_sample_equals_the_sample_repeated(seed, lengths, aggregation
     assert weighted.metrics == pytest.approx(policy_loss(repeated).metrics, abs=1e-12)
 
 
+@pytest.mark.parametrize("aggregation", ["token_mean", "sequence_mean", "constant"])
+def test_a_sample_of_weight_0_counts_as_if_it_were_not_there(aggregation):
+    inputs = random_inputs(5, [2, 3, 1], aggregation)
+    without = part_of(inputs, inputs.sample < 2)
+    weighted = policy_loss(replace(inputs, sample_weights=torch.tensor([0.5, 0.5, 0.0])))
+    assert weighted.metrics == pytest.approx(policy_loss(without).metrics, abs=1e-12)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), LENGTHS, AGGREGATIONS)
 def test_the_loss_does_not_depend_on_how_tokens_are_split_and_ordered(seed, lengths, aggregation):

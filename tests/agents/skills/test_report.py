@@ -57,6 +57,7 @@ THE_SAME = {
     "wrapped beside words about it": json.dumps({"note": "The episode skill is below.", "result": GOOD}),
     "wrapped in a list": json.dumps([GOOD]),
     "as a JSON string in an object": json.dumps({"arguments": TEXT}),
+    "as a JSON string with a line break in it": json.dumps({"arguments": TEXT.replace("Look on", "Look\non")}),
     "trailing comma": TEXT[:-1] + ",}",
     "trailing comma inside": TEXT.replace('"}', '",}'),
     "comma missing": TEXT.replace('", "episode_skill"', '" "episode_skill"'),
@@ -122,6 +123,20 @@ def test_the_corpus_is_as_large_as_it_should_be():
     assert len(THE_SAME) + len(WITHOUT_STEPS) + len(WITHOUT_A_SUMMARY) >= 60
 
 
+def test_the_schema_asks_for_all_members_and_leaves_no_room_for_others():
+    schema = reply_schema(2)
+    steps = schema["properties"]["step_skills"]
+    assert list(schema["properties"]) == schema["required"] == list(GOOD)
+    assert list(steps["properties"]) == ["0", "1"]
+    assert schema["additionalProperties"] is steps["additionalProperties"] is False
+    texts = [
+        schema["properties"]["episode_summary"],
+        schema["properties"]["episode_skill"],
+        *steps["properties"].values(),
+    ]
+    assert all(text["type"] == "string" and text["minLength"] == 1 and text["maxLength"] >= 100 for text in texts)
+
+
 @pytest.mark.parametrize("kind", THE_SAME)
 def test_what_is_meant_is_read(kind):
     assert parse_skills(THE_SAME[kind], 3, 5) == WHOLE
@@ -162,6 +177,8 @@ def test_long_texts_are_cut():
         ("I cannot help with that.", "not a JSON object"),
         ("The episode skill is to look on desks first.", "not a JSON object"),
         ("[1, 2]", "does not fit"),
+        ("The episode_skill is {}.", "not a JSON object"),
+        ('{"episode_skill": ' + "[" * 450, "does not fit|not a JSON object"),
         ("<html>" * 100, "not a JSON object"),
         ("{" * 50_000, "not a JSON object"),
         ('{"a":' * 20_000 + "1" + "}" * 20_000, "at most 100000 are read"),
