@@ -240,18 +240,18 @@ def unfinished(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob(".*") if any(kind in path.name for kind in kinds))
 
 
-def command(document: str, campaign: Callable[[Subject, int], dict[str, Any]], unit: str) -> None:
+def command(document: str, campaign: Callable[[Subject, int, int], dict[str, Any]], unit: str) -> None:
     """Run a campaign over the subjects that the command line names; ends with 1 if anything went wrong.
 
     Args:
         document: of the module; its first line is the help.
-        campaign: gets a subject and how often; returns how often it was and, among others, its ``failures``.
+        campaign: gets a subject, how often, and a seed; returns how often it was and, among others, its ``failures``.
         unit: what is counted.
     """
     parser = argparse.ArgumentParser(description=document.splitlines()[0])
     parser.add_argument(f"--{unit}", type=int, default=10, dest="times", help="of each subject")
     parser.add_argument("--subject", action="append", choices=SUBJECTS, help="only this one; may be repeated")
-    parser.add_argument("--results", type=Path, help="file that keeps outcomes; subjects in it are left out")
+    parser.add_argument("--results", type=Path, help="file that keeps outcomes, to which is added")
     parser.add_argument("--json", action="store_true", help="one line of JSON in the end")
     arguments = parser.parse_args()
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -261,9 +261,11 @@ def command(document: str, campaign: Callable[[Subject, int], dict[str, Any]], u
         total = json.loads(kept.read_text(encoding="utf-8"))
     found: dict[str, Any] = total["subjects"]
     for name in arguments.subject or SUBJECTS:
-        if name in found:
+        before = found.get(name, {unit: 0, "failures": []})
+        if before[unit] >= arguments.times:
             continue
-        found[name] = campaign(SUBJECTS[name], arguments.times)
+        now = campaign(SUBJECTS[name], arguments.times - before[unit], before[unit])
+        found[name] = now | {key: before[key] + now[key] for key in (unit, "failures")}
         print(f"{name}: {found[name]}", file=sys.stderr)
         total[unit] = sum(one[unit] for one in found.values())
         if kept is not None:

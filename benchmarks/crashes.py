@@ -4,9 +4,9 @@
 
 Each subject is first run to its end, which gives its result and the number of its file-system events: files opened for
 writing, renamed, removed or cut, and folders made. Then it is run again and again, in an empty folder, and killed
-(SIGKILL) at one of these events, evenly spread; sometimes the second run is killed as well. After that the same command
-must succeed, its result must be that of the unbroken run, and nothing unfinished may be left. Events below Python,
-such as a search library's own writes, are not seen.
+(SIGKILL) at one of these events, evenly spread from where the seed says; sometimes the second run is killed as well.
+After that the same command must succeed, its result must be that of the unbroken run, and nothing unfinished may be
+left. Events below Python, such as a search library's own writes, are not seen.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def campaign(subject: Subject, kills: int, seed: int = 0) -> dict[str, Any]:
     """Kill a subject `kills` times; returns the number of kills and of events, and what went wrong."""
     subject.load()
     rng = random.Random(seed)
+    first = rng.random()
     failures: list[str] = []
     done = 0
     with tempfile.TemporaryDirectory(prefix="opid-gym-crashes-") as name:
@@ -40,7 +41,7 @@ def campaign(subject: Subject, kills: int, seed: int = 0) -> dict[str, Any]:
         events = int(counter.read_text())
         left = unfinished(folder)
         for number in range(kills):
-            place = number * events // kills
+            place = int((first + number / kills) * events) % events
             folder = Path(name) / str(number)
             places = [place, rng.randrange(events)] if number % 3 == 2 else [place]
             for at in places:

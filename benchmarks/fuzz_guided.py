@@ -14,29 +14,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import random
 import shutil
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["opid_gym", "opid_gym_envs", "opid_agents"]):
-    from tests.fuzzing import Target, targets
-
-
-def chosen(words: list[str]) -> list[Target]:
-    """The targets that the first words ask for; takes these words away."""
-    every, names, but = targets(), [], False
-    while words and words[0] in ("--target", "--but"):
-        but = words.pop(0) == "--but"
-        names.append(words.pop(0))
-    return [every[name] for name in every if not names or name.startswith(tuple(names)) != but]
+    from tests.fuzzing import chosen
 
 
 WORDS = sys.argv[1:]
-TARGETS = chosen(WORDS)
+TARGETS = list(chosen(WORDS).values())
+SLOW_SECONDS = 1.0
 FOLDER = Path(tempfile.mkdtemp(prefix="opid-gym-fuzz-"))
 
 
@@ -45,13 +39,27 @@ def read_one(data: bytes) -> None:
 
     Raises:
         Exception: an error that the reader does not document.
+        TimeoutError: it takes more than a second of processor time.
     """
     if not data:
         return
     target = TARGETS[data[0] % len(TARGETS)]
+    started = time.process_time()
     with contextlib.suppress(*target.refuses), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         target.read(data[1:], FOLDER)
+    if (seconds := time.process_time() - started) > SLOW_SECONDS:
+        raise TimeoutError(f"{seconds:.1f} seconds")
+
+
+def another(data: bytes, longest: int, seed: int) -> bytes:
+    """Another input from one: by libFuzzer in its bytes, or as often as its target's mutations know its form."""
+    rng = random.Random(seed)
+    if data and rng.random() < 0.5:
+        target = TARGETS[data[0] % len(TARGETS)]
+        with contextlib.suppress(Exception):  # of what is no JSON any more there are no values to change
+            return (data[:1] + target.mutate(data[1:], rng))[:longest]
+    return bytes(atheris.Mutate(data[:longest], longest))
 
 
 def main() -> None:
@@ -63,7 +71,7 @@ def main() -> None:
             for good in target.good:
                 seed = bytes([number]) + good
                 (corpus / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
-    atheris.Setup([sys.argv[0], *WORDS], read_one)
+    atheris.Setup([sys.argv[0], *WORDS], read_one, custom_mutator=another)
     try:
         atheris.Fuzz()
     finally:

@@ -4,8 +4,8 @@
 
 A process that is killed leaves all that it has written in the system's memory; a power cut does not. Each subject of
 `benchmarks/crash_subjects.py` runs while a `Disk` keeps what it forced to the disk (`os.fsync`): contents of files, and
-names in folders. At some of its sync points and file-system events, evenly spread, and at its end, images are made of
-what the disk could hold if the power failed there:
+names in folders. At some of its sync points and file-system events, evenly spread from where the seed says, and at its
+end, images are made of what the disk could hold if the power failed there:
 
 - ``lost``: the names and contents that were forced, nothing else, which is all that POSIX promises;
 - ``zeroed``: the names as they are and zeros for what was not forced, as file systems do that journal names alone;
@@ -123,7 +123,8 @@ def campaign(subject: Subject, cuts: int, seed: int = 0) -> dict[str, Any]:
         place = Path(name)
         points = _points(subject, place / "counted")
         folder = place / "whole"
-        chosen = sorted({number * points // cuts for number in range(cuts)})
+        first = random.Random(seed).random()
+        chosen = sorted({int((first + number / cuts) * points) % points for number in range(cuts)})
         expected = whole(subject, folder, lambda: _recorded(subject, folder, place, chosen, seed))
         left = unfinished(folder)
         images = sorted(place.glob("*.cut"))

@@ -234,6 +234,18 @@ def targets() -> dict[str, Target]:
     }
 
 
+def chosen(words: list[str]) -> dict[str, Target]:
+    """The targets that the first words ask for: ``--target NAME``, repeated, or all but those of ``--but NAME``.
+
+    A name stands for all that begin with it. The words are taken away.
+    """
+    every, names, but = targets(), [], False
+    while words and words[0] in ("--target", "--but"):
+        but = words.pop(0) == "--but"
+        names.append(words.pop(0))
+    return {name: target for name, target in every.items() if not names or name.startswith(tuple(names)) != but}
+
+
 PROBLEM = """(define (problem p) (:domain d) (:objects a - agent mug_1 - object shelf_1 - receptacle MugType - otype)
 (:init (inReceptacle mug_1 shelf_1) (objectType mug_1 MugType))
 (:goal (and (exists (?o - object) (objectType ?o MugType)))))"""

@@ -26,3 +26,13 @@ def test_what_was_killed_is_finished_by_the_same_command() -> None:
     found = json.loads(done.stdout)
     assert found["kills"] >= 30
     assert all(one["events"] >= 2 for one in found["subjects"].values())
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="the campaign copies its process")
+def test_a_campaign_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    file, kills = tmp_path / "kills.json", []
+    for times in (2, 4, 3):
+        words = ["--kills", str(times), "--subject", "export", "--results", str(file)]
+        subprocess.run([sys.executable, "-m", "benchmarks.crashes", *words], check=True, cwd=ROOT, timeout=SECONDS)
+        kills.append(json.loads(file.read_text())["kills"])
+    assert 2 <= kills[0] < 4 <= kills[1] == kills[2]

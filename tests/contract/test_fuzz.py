@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fuzz_sessions import pack, read_corpus, unpack
 from opid_gym.json_text import DEEPEST, check_depth
 from tests.fuzzing import mutated_json, targets
 
 TARGETS = targets()
+CORPUS = Path(__file__).parents[2] / "benchmarks" / "results" / "fuzz_corpus.zip"
 FEW = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -28,6 +32,35 @@ def test_what_goes_wrong_in_a_file_is_refused_in_words(tmp_path: Path, name: str
 def test_what_is_whole_is_read(tmp_path: Path, name: str) -> None:
     for good in TARGETS[name].good:
         TARGETS[name].read(good, tmp_path)
+
+
+def test_what_the_guided_campaign_kept_is_read_or_refused(tmp_path: Path) -> None:
+    """Inputs that reach all the code that a million reached; of a target that is gone there may be some."""
+    corpus = read_corpus(CORPUS)
+    assert {name for name, _ in corpus} >= set(TARGETS)
+    for name, data in corpus:
+        if name in TARGETS:
+            with contextlib.suppress(*TARGETS[name].refuses), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                TARGETS[name].read(data, tmp_path)
+
+
+def test_a_kept_corpus_outlives_another_choice_of_targets(tmp_path: Path) -> None:
+    """An input names its target by a number that depends on the choice; in the file it is the name."""
+    file, folder = tmp_path / "corpus.zip", tmp_path / "first"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"\x01look")
+    (folder / "b").write_bytes(b"\x05take")  # the fuzzer takes numbers modulo the targets
+    (folder / "c").write_bytes(b"")
+    assert pack(folder, ["seal", "reply"], {}, file) == 2
+    assert read_corpus(file) == [("reply", b"look"), ("reply", b"take")]
+    first = file.read_bytes()
+    others = unpack(file, ["pairs"], tmp_path / "second")
+    assert list((tmp_path / "second").iterdir()) == []
+    pack(tmp_path / "second", ["pairs"], others, file)
+    assert file.read_bytes() == first
+    assert unpack(file, ["reply", "pairs"], tmp_path / "third") == {}
+    assert sorted(path.read_bytes() for path in (tmp_path / "third").iterdir()) == [b"\x00look", b"\x00take"]
 
 
 @FEW
