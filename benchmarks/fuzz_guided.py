@@ -3,8 +3,8 @@
     pip install --target /tmp/atheris atheris                   # has wheels for some versions of Python alone
     PYTHONPATH=/tmp/atheris python -m benchmarks.fuzz_guided /tmp/corpus -runs=1000000 -timeout=1 -rss_limit_mb=2048
 
-The arguments are libFuzzer's, and before them ``--target NAME``, repeated, for these targets alone, or ``--but NAME``
-for all others; a name stands for those that begin with it. The viewer's targets build a page from each input and take
+The arguments are libFuzzer's, and ``--target=NAME``, repeated, for these targets alone, or ``--but=NAME`` for all
+others; a name stands for those that begin with it. The viewer's targets build a page from each input and take
 ten times as long as the rest. The corpus is begun with the good inputs of every target; an input is one byte that
 chooses the target, and what it reads. An error that a reader does not document ends the campaign, and so do an input
 of more than a second and growth over the limit; libFuzzer then writes the input to a file.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import shlex
 import shutil
 import sys
 import tempfile
@@ -71,7 +72,9 @@ def main() -> None:
             for good in target.good:
                 seed = bytes([number]) + good
                 (corpus / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
-    atheris.Setup([sys.argv[0], *WORDS], read_one, custom_mutator=another)
+    # The fuzzer starts itself again, through a shell, to reduce a corpus.
+    again = f"{shlex.quote(sys.executable)} -m benchmarks.fuzz_guided"
+    atheris.Setup([again, *WORDS], read_one, custom_mutator=another)
     try:
         atheris.Fuzz()
     finally:

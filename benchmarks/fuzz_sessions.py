@@ -1,7 +1,7 @@
 """The coverage-guided campaign in sessions: each goes on with the corpus of those before, and its inputs are added up.
 
     PYTHONPATH=/tmp/atheris python -m benchmarks.fuzz_sessions --inputs 200000 --results fuzz.json --corpus fuzz.zip \
-        --but view -timeout=1 -rss_limit_mb=2048
+        --but=view -timeout=60 -rss_limit_mb=2048
 
 A session is one run of `benchmarks/fuzz_guided.py`, which gets the words that this command does not know, with a seed
 of its own. What it says at its end is added to the results, also if it found a fault. Afterwards the corpus is reduced
@@ -98,7 +98,10 @@ def reduce(words: list[str], corpus: Path, folder: Path) -> None:
 
 def _guided(words: list[str]) -> str:
     command = [sys.executable, "-m", "benchmarks.fuzz_guided", *words]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT)
+    # The fuzzer ends its process without a word to Python, so what it has in its temporary folder stays.
+    with tempfile.TemporaryDirectory(prefix="opid-gym-fuzz-") as folder:
+        environment = {**os.environ, "TMPDIR": folder}
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT, env=environment)
     return done.stdout + done.stderr
 
 
@@ -110,8 +113,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="zip file with the inputs to go on with")
     parser.add_argument("--keep", type=Path, default=Path(), help="folder for inputs that showed a fault")
     arguments, words = parser.parse_known_args()
-    choice = [word for word in words if not word.startswith("-") or word in ("--target", "--but")]
-    names = list(chosen(list(choice)))
+    names = list(chosen(words))
     total: dict[str, Any] = {"inputs": 0, "sessions": []}
     if arguments.results.is_file():
         total = json.loads(arguments.results.read_text(encoding="utf-8"))

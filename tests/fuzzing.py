@@ -8,7 +8,7 @@ import json
 import random
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -234,16 +234,16 @@ def targets() -> dict[str, Target]:
     }
 
 
-def chosen(words: list[str]) -> dict[str, Target]:
-    """The targets that the first words ask for: ``--target NAME``, repeated, or all but those of ``--but NAME``.
+def chosen(words: Iterable[str]) -> dict[str, Target]:
+    """The targets for which words ask: with ``--target=NAME``, repeated, these alone, with ``--but=NAME`` all others.
 
-    A name stands for all that begin with it. The words are taken away.
+    A name stands for all that begin with it.
     """
-    every, names, but = targets(), [], False
-    while words and words[0] in ("--target", "--but"):
-        but = words.pop(0) == "--but"
-        names.append(words.pop(0))
-    return {name: target for name, target in every.items() if not names or name.startswith(tuple(names)) != but}
+    every = targets()
+    for option, wanted in (("--target=", True), ("--but=", False)):
+        if names := tuple(word.removeprefix(option) for word in words if word.startswith(option)):
+            every = {name: target for name, target in every.items() if name.startswith(names) == wanted}
+    return every
 
 
 PROBLEM = """(define (problem p) (:domain d) (:objects a - agent mug_1 - object shelf_1 - receptacle MugType - otype)

@@ -53,7 +53,7 @@ def test_a_kept_corpus_outlives_another_choice_of_targets(tmp_path: Path) -> Non
     (folder / "b").write_bytes(b"\x05take")  # the fuzzer takes numbers modulo the targets
     (folder / "c").write_bytes(b"")
     assert pack(folder, ["seal", "reply"], {}, file) == 2
-    assert read_corpus(file) == [("reply", b"look"), ("reply", b"take")]
+    assert sorted(read_corpus(file)) == [("reply", b"look"), ("reply", b"take")]
     first = file.read_bytes()
     others = unpack(file, ["pairs"], tmp_path / "second")
     assert list((tmp_path / "second").iterdir()) == []
