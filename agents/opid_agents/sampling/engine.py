@@ -142,17 +142,19 @@ class _Ragged:
 
     def start(self) -> Tensor:
         prompts, known = self._prompts, self._lengths
-        if not any(known):
-            # Equal prompts, as a group's rollouts begin with them, are run once.
-            places: dict[tuple[int, ...], int] = {}
-            index = [places.setdefault(tuple(prompt), len(places)) for prompt in prompts]
-            if len(places) < len(prompts):
-                once = RaggedCache(len(places))
-                logits = self._next_logits(once, list(places), [0] * len(places))
-                self._cache.store = self._store = once.select(index)
-                self._note(prompts)
-                return logits[index]
-        return self.go_on([prompt[n:] for prompt, n in zip(prompts, known, strict=True)])
+        fresh = [prompt[n:] for prompt, n in zip(prompts, known, strict=True)]
+        # A group's rollouts begin with equal prompts, and some go on alike for a while.
+        first, index = _equal(prompts, known)
+        longest = max(map(len, prompts))
+        saved = (sum(map(len, fresh)) - sum(len(fresh[i]) for i in first)) * (1 + longest / self._policy.even_length)
+        if any(known) and saved <= len(prompts) * self._moving(longest):
+            return self.go_on(fresh)
+        once = self._store.select(first)
+        logits = self._next_logits(once, [fresh[i] for i in first], [known[i] for i in first])
+        self._cache.store = self._store = once.select(index)
+        self._cache.ids = [list(prompt) for prompt in prompts]
+        self._lengths = list(map(len, prompts))
+        return logits[index]
 
     def go_on(self, fresh: Sequence[Sequence[int]]) -> Tensor:
         logits = self._next_logits(self._store, fresh, self._lengths)
@@ -172,11 +174,13 @@ class _Ragged:
             for known, ids in zip(self._cache.ids, fresh, strict=True):
                 known += ids
 
+    def _moving(self, longest: int) -> float:
+        """What taking rows out of the cache and putting them back costs, in computed tokens a row."""
+        return _MOVING * longest / self._policy.even_length
+
     def _next_logits(self, store: RaggedCache, fresh: Sequence[Sequence[int]], lengths: Sequence[int]) -> Tensor:
         """Rows of very different lengths are run apart from each other, so that none is padded to the longest."""
-        # Taking rows out of the cache and putting them back costs as much as computing this many tokens a row.
-        longest = max(n + len(ids) for n, ids in zip(lengths, fresh, strict=True))
-        moving = _MOVING * longest / self._policy.even_length
+        moving = self._moving(max(n + len(ids) for n, ids in zip(lengths, fresh, strict=True)))
         # Rows that have ended may fill a part of their own: there is nothing to run.
         parts = [part for part in buckets([len(ids) for ids in fresh], moving) if any(fresh[i] for i in part)]
         if len(parts) == 1 and len(parts[0]) == len(fresh):
@@ -219,6 +223,17 @@ class _Alike:
         if self._policy.shortcuts.own_cache:
             self._past = past
         return logits
+
+
+def _equal(prompts: Sequence[Sequence[int]], known: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Which of equal prompts is run: of each kind the one with most known tokens, and the kind of each prompt."""
+    kinds: dict[tuple[int, ...], int] = {}
+    index = [kinds.setdefault(tuple(prompt), len(kinds)) for prompt in prompts]
+    first: dict[int, int] = {}
+    for i, kind in enumerate(index):
+        if kind not in first or known[i] > known[first[kind]]:
+            first[kind] = i
+    return [first[kind] for kind in range(len(kinds))], index
 
 
 def _equally_long(prompts: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -168,6 +168,25 @@ def test_equal_prompts_are_run_once_when_sampling(policy, monkeypatch):
         assert found == pytest.approx(plain_log_probs(policy, ids, reply).tolist(), abs=1e-4)
 
 
+def test_games_that_go_on_alike_are_run_once_whatever_is_known_of_each(policy, monkeypatch):
+    start, other, long, short = random_prompts(policy, [12, 30, 150, 9])
+    sampler, params = HFSampler(policy), SamplingParams(4, stop_token_ids=frozenset())
+    # After one turn, most replied something else than what stands in their next prompt.
+    first = sampler.sample([start] * 8, params, seeds=range(8), keys=range(8))
+    alike, apart = [*start, *first.reply_ids[0], *long], [*start, *first.reply_ids[6], *other]
+    prompts = [alike] * 6 + [apart] * 2
+    seen = passes(policy, monkeypatch)
+    samples = sampler.sample(prompts, params, seeds=range(8), keys=range(8))
+    assert sum(rows * width for rows, width in seen if width > 1) < 3 * 160
+    # Each goes on by itself from there.
+    longer = [[*prompt, *reply, *short] for prompt, reply in zip(prompts, samples.reply_ids, strict=True)]
+    again = sampler.sample(longer, params, seeds=range(8), keys=range(8))
+    for asked, given in ((prompts, samples), (longer, again)):
+        for prompt, reply, found in zip(asked, given.reply_ids, given.log_probs, strict=True):
+            assert found == pytest.approx(plain_log_probs(policy, prompt, reply).tolist(), abs=1e-4)
+    assert len({tuple(reply) for reply in samples.reply_ids[:6]}) > 1
+
+
 def test_prompts_of_different_lengths_are_not_padded_to_the_longest(policy, monkeypatch):
     prompts = random_prompts(policy, [8, 200, 9, 190, 10, 11, 7, 12, 6, 5, 4, 3])
     seen = passes(policy, monkeypatch)
