@@ -25,6 +25,7 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -277,6 +278,7 @@ def train(
         ]
     )
     model = algorithm(policy, envs, seed=settings.seed, device="cpu", **{**defaults, **settings.arguments})
+    model.set_logger(Logger(None, []))  # its own would leave a temporary folder
     tested = eval_env or settings.env
     test_envs = make_envs(tested.name, 16, **tested.options)
     task_ids = choose_tasks(test_envs.world.task_ids, min(eval_episodes, len(test_envs.world.task_ids)))

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import gymnasium as gym
@@ -46,6 +47,14 @@ def _one_thread() -> None:
 
 def settings(algo: str, steps: int = 2_000) -> SB3Settings:
     return SB3Settings(algo, CORRIDOR, steps, encoder="words:32", max_actions=4, num_envs=4, arguments=QUICK[algo])
+
+
+def test_training_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    train(settings("ppo", 128), tmp_path / "agent", eval_episodes=1, evaluations=1)
+    assert list(temporary.glob("SB3*")) == []  # PyTorch keeps its own there, for all processes of a user
 
 
 @pytest.mark.parametrize("algo", sorted(ALGORITHMS))
