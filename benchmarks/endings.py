@@ -36,6 +36,7 @@ FAILURES = (
     *("Raises", "Counts", "AnswersNumbers", "Exits", "Sleeps", "HoldsTheInterpreter"),
     *("Talks", "LeavesAThread", "CannotBeMade", "one_game_raises"),
 )
+PASSAGES = 100_000  # an index of which takes some seconds
 CORRIDOR = "tests.corridor:tests/Corridor-v0 max_episode_steps=4 label=corridor"
 TO_END, TO_LEAVE = 60.0, 30.0
 
@@ -66,8 +67,24 @@ def commands(folder: Path) -> dict[str, Command]:
     out = ["--out", str(folder / "out")]
     bench = ["bench", "--agent", "tests.troublemakers:Sleeps", "--env", CORRIDOR, *out]
     index = ["serve", "search", "--index", str(folder / "index"), "--port", "0"]
+    lines = (f'{{"id": {number}, "contents": "Item{number}\\nA part of a long list."}}\n' for number in range(PASSAGES))
+    (folder / "corpus.jsonl").write_text("".join(lines), encoding="utf-8")
+    site = ["--agent", "random", "--env", "opid/WebShopSite-v0 num_products=100 label=site"]
     return {
         "bench": Command(bench, lambda here, said: (here / "out" / "episodes.jsonl").exists()),
+        "bench in browsers": Command(
+            ["bench", *site, *out], lambda here, said: any((here / "tmp").glob("opid-gym-browser-*/Default"))
+        ),
+        "index": Command(
+            ["index", str(folder / "corpus.jsonl"), *out], lambda here, said: any((here / "out").glob("*"))
+        ),
+        "pretrain": Command(
+            ["pretrain", "--recipe", "tiny-alfworld", *out], lambda here, said: (here / "out" / "warm_start").exists()
+        ),
+        "sb3 train": Command(
+            ["sb3", "train", "--env", CORRIDOR, "--encoder", "words:8", "--steps", "10000000", *out],
+            lambda here, said: any((here / "out").glob("*")),
+        ),
         "serve env": Command(["serve", "env", "--set", "size=small", "--port", "0"], _serves),
         "serve search": Command(index, _serves),
         "serve webshop": Command(["serve", "webshop", "--num-products", "100", "--port", "0"], _serves),

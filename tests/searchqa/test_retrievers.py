@@ -21,6 +21,7 @@ from opid_gym_envs.searchqa.retrievers import (
     make_retriever,
     open_index,
 )
+from opid_gym_envs.searchqa.retrievers.hybrid import Fusion
 from opid_gym_envs.searchqa.retrievers.words import FILLER
 from opid_gym_envs.searchqa.retrievers.workers import Workers
 from tests.patience import SECONDS
@@ -328,6 +329,29 @@ class TestLucene:
         retriever = make_retriever("lucene", corpus=passages, cache_dir=tmp_path, language="zh")
         results = retriever.search([query for _, query in SPOKEN["chinese"]], 1)
         assert [hits[0].id for hits in results] == ["0", "1", "2", "3"]
+
+
+def test_retrievers_over_different_corpora_are_fused_and_closed_together(tmp_path):
+    """What both have and rank first comes first; what one has alone is found as well."""
+    middle = len(corpus()) // 2
+    parts = [
+        make_retriever("bm25", corpus=part, cache_dir=tmp_path) for part in (corpus()[: middle + 1], corpus()[middle:])
+    ]
+    closed = []
+    for part in parts:
+        part.close = lambda part=part: closed.append(part)
+    fusion = Fusion(parts)
+    first, shared, last = (
+        hits[:2] for hits in fusion.search([corpus()[place].title for place in (0, middle, -1)], len(corpus()))
+    )
+    assert corpus()[0] in [hit.passage for hit in first]
+    assert corpus()[-1] in [hit.passage for hit in last]
+    assert shared[0].passage == corpus()[middle]
+    assert shared[0].score == pytest.approx(2 / 61)
+    assert shared[1].score < shared[0].score
+    assert [len(hits) for hits in fusion.search(["sonnet", "walrus"], 1)] == [1, 1]
+    fusion.close()
+    assert closed == parts
 
 
 class TestMakeRetriever:
