@@ -53,7 +53,8 @@ _KILLED_WAIT = 60.0
 """Seconds until a process that was killed is given up, as one that waits for a broken disk."""
 
 _LONGEST_TEMPORARY = 60
-"""Bytes of the name of a folder in which Chromium can have a socket: names of sockets have at most 107."""
+"""Bytes of the name of a folder in which Chromium can have a socket, without which it does not start: the name of a
+socket has at most 107."""
 
 _FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-sync"),
@@ -114,17 +115,14 @@ class BrowserSlowError(BrowserError):
 
 
 class _GuardedService(webdriver.ChromeService):
-    """The driver's process under a guard, which ends with this process and takes the browser and its profile along."""
+    """The driver's process under a guard, which ends with this process and takes the browser and its folders along."""
 
-    def __init__(self, chromedriver: str, profile: Path) -> None:
-        self._program, *self._arguments = guarded([chromedriver], remove=[str(profile)])
-        # Without them, crashes are kept in the user's home, and a browser that is killed leaves its temporary folders.
-        own = {_CRASH_FOLDER: str(profile)}
-        if len(os.fsencode(profile)) <= _LONGEST_TEMPORARY:
-            own["TMPDIR"] = str(profile)
+    def __init__(self, chromedriver: str, profile: Path, temporary: Path) -> None:
+        self._program, *self._arguments = guarded([chromedriver], remove=[str(profile), str(temporary)])
         super().__init__(
             executable_path=self._program,
-            env={**os.environ, **own},
+            # Without them, crashes are kept in the user's home, and a browser that is killed leaves temporary folders.
+            env={**os.environ, _CRASH_FOLDER: str(profile), "TMPDIR": str(temporary)},
             popen_kw={"start_new_session": True},
         )
 
@@ -165,17 +163,20 @@ class Browser:
         options = webdriver.ChromeOptions()
         options.binary_location = find_program("chromium", chromium)
         driver = find_program("chromedriver", chromedriver)
-        self._profile = Path(tempfile.mkdtemp(prefix=f"opid-gym-browser-{os.getpid()}-"))
+        prefix = f"opid-gym-browser-{os.getpid()}-"
+        self._profile = self._temporary = Path(tempfile.mkdtemp(prefix=prefix))
+        if os.name == "posix" and len(os.fsencode(self._profile)) > _LONGEST_TEMPORARY:
+            self._temporary = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
         for flag in (*_FLAGS, f"--user-data-dir={self._profile}"):
             options.add_argument(flag)
-        self._service = _GuardedService(driver, self._profile)
+        self._service = _GuardedService(driver, self._profile, self._temporary)
         try:
             self.driver = webdriver.Chrome(options=options, service=self._service)
             self.driver.set_page_load_timeout(LONGEST_WAIT)
             self.driver.set_script_timeout(LONGEST_WAIT)
         except BaseException as error:
             self._kill()
-            shutil.rmtree(self._profile, ignore_errors=True)
+            self._remove_folders()
             if isinstance(error, Exception):
                 raise BrowserCrashError(f"Chromium did not start: {getattr(error, 'msg', error)}") from error
             raise
@@ -207,7 +208,11 @@ class Browser:
         with self._limited():
             self.driver.quit()  # raises nothing
         self._kill()  # what a driver that is gone has left behind
-        shutil.rmtree(self._profile, ignore_errors=True)
+        self._remove_folders()
+
+    def _remove_folders(self) -> None:
+        for folder in (self._profile, self._temporary):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _follow(self, element: WebElement) -> None:
         element.click()

@@ -207,6 +207,25 @@ input()
         assert os.listdir(temporary) == []
 
 
+def test_where_the_temporary_folder_has_a_long_name_a_browser_starts_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket's name has a limit, and Chromium has one in its temporary folder."""
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)  # asks the variable again
+    browser = Browser()
+    used = browser._temporary
+    try:
+        browser.driver.get("about:blank")
+        assert list(used.iterdir())
+    finally:
+        browser.close()
+    assert list(folder.iterdir()) == []
+    assert not used.exists()
+
+
 def test_a_browser_that_does_not_start_leaves_nothing() -> None:
     def there() -> tuple[set[Path], set[psutil.Process]]:
         profiles = Path(tempfile.gettempdir()).glob(f"opid-gym-browser-{os.getpid()}-*")
