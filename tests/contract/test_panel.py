@@ -98,13 +98,16 @@ def test_bundled_panels_name_disjoint_tasks_and_a_few_of_them_play_the_same_here
 
 
 def test_the_command_lists_makes_and_proves(tmp_path: Path) -> None:
-    def panel(*arguments: str, code: int = 0) -> dict[str, object]:
+    def said(*arguments: str, code: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "opid_gym.cli", "panel", *arguments, "--json"],
+            [sys.executable, "-m", "opid_gym.cli", "panel", *arguments],
             cwd=tmp_path, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == code, done.stderr
-        answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        return done.stdout if code in (0, 3) else done.stderr
+
+    def panel(*arguments: str, code: int = 0) -> dict[str, object]:
+        answer: dict[str, object] = json.loads(said(*arguments, "--json", code=code).splitlines()[-1])
         return answer
 
     assert set(panel()) == set(panel_names())
@@ -121,6 +124,12 @@ def test_the_command_lists_makes_and_proves(tmp_path: Path) -> None:
     different = panel("mine.json", "--verify", code=3)
     assert different["verified"] == 4
     assert task in str(different["differences"])
+    for_people = said("mine.json", "--verify", code=3)
+    assert "4 of 5 transcripts agree." in for_people
+    assert task in for_people
+    assert all(name in said() for name in panel_names())
+    assert "at least one --list" in said("mine.json", "--make", "opid/ALFWorld-v0", code=2)
+    assert "got 'test'" in said("mine.json", "--make", "opid/ALFWorld-v0", "--list", "test", code=2)
 
 
 MADE_ELSEWHERE = """
