@@ -57,7 +57,10 @@ THE_SAME = {
     "wrapped beside words about it": json.dumps({"note": "The episode skill is below.", "result": GOOD}),
     "wrapped in a list": json.dumps([GOOD]),
     "as a JSON string in an object": json.dumps({"arguments": TEXT}),
-    "as a JSON string with a line break in it": json.dumps({"arguments": TEXT.replace("Look on", "Look\non")}),
+    "as a JSON string with a line break, after a draft": json.dumps(
+        [json.dumps({"episode_skill": "Draft."}), TEXT.replace("Look on", "Look\non")]
+    ),
+    "wrapped three times, after a draft": json.dumps([{"episode_skill": "Draft."}, {"a": {"b": {"c": GOOD}}}]),
     "trailing comma": TEXT[:-1] + ",}",
     "trailing comma inside": TEXT.replace('"}', '",}'),
     "comma missing": TEXT.replace('", "episode_skill"', '" "episode_skill"'),
@@ -134,7 +137,9 @@ def test_the_schema_asks_for_all_members_and_leaves_no_room_for_others():
         schema["properties"]["episode_skill"],
         *steps["properties"].values(),
     ]
-    assert all(text["type"] == "string" and text["minLength"] == 1 and text["maxLength"] >= 100 for text in texts)
+    assert all(text["type"] == "string" and text["minLength"] == 1 for text in texts)
+    # Another length, and a model that fills its room says something else with the same seed.
+    assert [text["maxLength"] for text in texts] == [300, 300, 160, 160]
 
 
 @pytest.mark.parametrize("kind", THE_SAME)
