@@ -30,6 +30,14 @@ class TestAnchors:
         a, b, c = "aaaaaaaaaa", "aaaaaaaabb", "aaaaaabbbb"
         assert anchor_groups([a, b, c], [0, 0, 0], similarity=0.75).tolist() == [0, 0, 1]
 
+    def test_exactly_as_similar_as_asked_is_similar_enough(self):
+        """Also where nothing but the lengths differs, which the quickest of the three bounds sees already."""
+        for first, other in (("aaaaaaaaaa", "aaaaaaaabb"), ("aaaaaa", "aaaa"), ("abcdefghij", "bacdefghij")):
+            ratio = SequenceMatcher(None, other, first).ratio()
+            assert 0 < ratio < 1
+            assert anchor_groups([first, other], [0, 0], similarity=ratio).tolist() == [0, 0]
+            assert anchor_groups([first, other], [0, 0], similarity=math.nextafter(ratio, 1)).tolist() == [0, 1]
+
     def test_against_the_plain_algorithm(self):
         rng = random.Random(0)
         words = ["a", "mug", "on", "the", "shelf", "and", "a", "lamp", "by", "desk", "1", "2", "3"]
