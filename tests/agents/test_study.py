@@ -19,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "study.py"
 RESULTS = ROOT / "benchmarks" / "results"
 STUDIES = (
+    "screen_weak",
+    "screen_weak_all",
+    "screen_weak_all1",
     "study",
     "study_decisive",
     "study_households",
@@ -26,6 +29,7 @@ STUDIES = (
     "study_shop",
     "study_weak",
     "study_weak_mixed",
+    "study_weak_start",
 )
 sys.path.append(str(ROOT / "benchmarks"))
 measures = importlib.import_module("studies.measures")
@@ -223,8 +227,9 @@ def test_the_page_on_evidence_has_the_figures_of_the_committed_reports():
     assert [row for row in rows if row not in known] == []
     intervals = re.findall(r"[+-]?\d+\.\d ± \d+\.\d", text)
     assert [one for one in intervals if not any(one in report for report in reports)] == []
-    figure = RESULTS / "study_searchqa" / "tiny-searchqa-differences.svg"
-    assert (ROOT / "docs" / "assets" / "evidence.svg").read_bytes() == figure.read_bytes()
+    for drawn, name in (("evidence.svg", "study_searchqa"), ("evidence-weak.svg", "study_weak_start")):
+        figure = RESULTS / name / "tiny-searchqa-differences.svg"
+        assert (ROOT / "docs" / "assets" / drawn).read_bytes() == figure.read_bytes()
 
 
 def test_a_study_runs_in_two_processes_and_goes_on(tmp_path, monkeypatch, capsys):
