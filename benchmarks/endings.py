@@ -81,6 +81,7 @@ def commands(folder: Path) -> dict[str, Command]:
         "pretrain": Command(
             ["pretrain", "--recipe", "tiny-alfworld", *out], lambda here, said: (here / "out" / "warm_start").exists()
         ),
+        "quickstart": Command(["quickstart", *out], lambda here, said: "Before" in said),
         "sb3 train": Command(
             ["sb3", "train", "--env", CORRIDOR, "--encoder", "words:8", "--steps", "10000000", *out],
             lambda here, said: any((here / "out").glob("*")),
@@ -91,6 +92,10 @@ def commands(folder: Path) -> dict[str, Command]:
         "train": Command(
             ["train", "--recipe", "tiny-alfworld", *out],
             lambda here, said: (here / "out" / "recipe.json").exists(),
+        ),
+        "train in two processes": Command(
+            ["train", "--processes", "2", "--recipe", "tiny-alfworld", *out],
+            lambda here, said: (here / "out" / "metrics.jsonl").exists(),
         ),
         "view": Command(["view", str(folder / "run"), "--port", "0"], _serves),
     }

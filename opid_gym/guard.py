@@ -45,6 +45,14 @@ def guarded(command: Sequence[str], *, remove: Sequence[str] = (), grace: float 
     return [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(grace), *remove, "--", *command]
 
 
+def end_with_parent() -> None:
+    """End this process by SIGKILL when the one that started it has ended, however it did; on Linux alone."""
+    parent = os.getppid()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended meanwhile
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Entry point of the guard's process: ``PARENT GRACE FOLDER ... -- COMMAND ...``."""
     parent, grace = int(arguments[0]), float(arguments[1])

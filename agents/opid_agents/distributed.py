@@ -21,6 +21,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from opid_gym.guard import end_with_parent
+
 T = TypeVar("T")
 
 # The first process may make a warm start meanwhile. A process that ends is noticed at once, without any time limit.
@@ -118,14 +120,17 @@ def join() -> Iterator[Processes]:
     """Be one of the processes that torchrun started, as its environment says; without torchrun be alone.
 
     Where there are GPUs, each process of a machine gets its own (``cuda`` then means that one). When another process
-    ends, this one says nothing, because whoever started them says which it was; it waits to be ended. One that crashes
-    in native code prints where its Python code was (`faulthandler`). A program's last line should be `end_process`.
+    ends, this one says nothing, because whoever started them says which it was; it waits to be ended. When whoever
+    started them is killed, it ends too. One that crashes in native code prints where its Python code was
+    (`faulthandler`). A program's last line should be `end_process`.
     """
     if not _one_of_several():
         yield ALONE
         return
     import torch.distributed as dist
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun waits for what it started; others may not
+        end_with_parent()
     faulthandler.enable(2)  # standard error itself: whatever stands in for it may have no descriptor
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -151,6 +151,20 @@ def test_alone_a_process_is_not_ended_at_once():
     end_process(1)
 
 
+def test_when_who_started_them_is_killed_the_processes_end(out, tmp_path):
+    arguments = ["--recipe", str(out / "opid" / "recipe.json"), "--out", str(tmp_path / "run"), *together.RUNS["opid"]]
+    command = [sys.executable, "-m", "opid_agents", "train", "--processes", "2", *arguments, "iterations=200"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists() or process.poll() is not None, "an iteration")
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == 2
+    finally:
+        process.kill()
+        process.wait()
+    wait_for(lambda: not running(workers), "their end")
+
+
 def test_parts_are_balanced_by_their_costs():
     costs = [100, 1, 1, 50, 50, 1, 97]
     parts = balanced(costs, 3)
