@@ -22,6 +22,7 @@ STUDIES = (
     "screen_weak",
     "screen_weak_all",
     "screen_weak_all1",
+    "screen_weak_households",
     "study",
     "study_decisive",
     "study_households",
