@@ -28,6 +28,7 @@ STUDIES = (
     "study_households",
     "study_searchqa",
     "study_shop",
+    "study_shop8",
     "study_weak",
     "study_weak_mixed",
     "study_weak_start",
