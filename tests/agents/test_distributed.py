@@ -110,12 +110,16 @@ def test_a_run_goes_on_with_another_number_of_processes(out, mode, tmp_path):
     assert_same_run(tmp_path / "fewer", out / "opid")
 
 
+def train_in_two(out, folder, *changes):
+    """The command that learns in two processes, for longer than anybody waits."""
+    arguments = ["--recipe", str(out / "opid" / "recipe.json"), "--out", str(folder), *together.RUNS["opid"], *changes]
+    command = [sys.executable, "-m", "opid_agents", "train", "--processes", "2", *arguments, "iterations=200"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+
+
 def test_when_a_process_is_killed_the_others_end_with_one_error_and_the_run_goes_on(out, tmp_path):
     folder = tmp_path / "killed"
-    changes = [*together.RUNS["opid"], "evaluation.tasks=3"]
-    arguments = ["--recipe", str(out / "opid" / "recipe.json"), "--out", str(folder), *changes]
-    command = [sys.executable, "-m", "opid_agents", "train", "--processes", "2", *arguments, "iterations=200"]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = train_in_two(out, folder, "evaluation.tasks=3")
     try:
         wait_for(lambda: (folder / "metrics.jsonl").exists() or process.poll() is not None, "an iteration")
         assert process.poll() is None, process.stderr.read()
@@ -152,9 +156,7 @@ def test_alone_a_process_is_not_ended_at_once():
 
 
 def test_when_who_started_them_is_killed_the_processes_end(out, tmp_path):
-    arguments = ["--recipe", str(out / "opid" / "recipe.json"), "--out", str(tmp_path / "run"), *together.RUNS["opid"]]
-    command = [sys.executable, "-m", "opid_agents", "train", "--processes", "2", *arguments, "iterations=200"]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = train_in_two(out, tmp_path / "run")
     try:
         wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists() or process.poll() is not None, "an iteration")
         workers = psutil.Process(process.pid).children()

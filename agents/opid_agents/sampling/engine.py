@@ -147,7 +147,7 @@ class _Ragged:
         first, index = _equal(prompts, known)
         longest = max(map(len, prompts))
         saved = (sum(map(len, fresh)) - sum(len(fresh[i]) for i in first)) * (1 + longest / self._policy.even_length)
-        if any(known) and saved <= len(prompts) * self._moving(longest):
+        if saved <= (len(prompts) * self._moving(longest) if any(known) else 0):
             return self.go_on(fresh)
         once = self._store.select(first)
         logits = self._next_logits(once, [fresh[i] for i in first], [known[i] for i in first])
