@@ -25,6 +25,7 @@ Baseline = Literal["steps", "trajectories"]
 Teacher = Literal["none", "routing", "scores"]
 Swap = Literal["shuffled", "other_task"]
 TeacherWeights = Literal["policy", "ema", "start"]
+Imitated = Literal["advice", "reply"]
 
 
 class AdvantageSettings(Settings):
@@ -126,7 +127,9 @@ class Algorithm:
             ``top_k`` likeliest tokens.
         other_skill: the tokens are scored with the skill of another task, too.
         action_tokens: the advantage looks at the tokens of the reply that spell the action.
-        imitates: the advised action is imitated where there is one, with the constant ``weight``.
+        imitates: what is imitated besides, at steps with a step skill and with the constant ``imitation_weight``:
+            ``advice``: the action that the skill names, where it names one; ``reply``: what the teacher says there with
+            the skill in its prompt. None: nothing.
         needs_variance: groups whose rollouts all have the same return teach it nothing.
         library: skills are kept in a library and put into the prompts of rollouts.
         library_at_test: the prompts of evaluations have them too; None: as the recipe says.
@@ -143,7 +146,7 @@ class Algorithm:
     distributions: bool = False
     other_skill: bool = False
     action_tokens: bool = False
-    imitates: bool = False
+    imitates: Imitated | None = None
     needs_variance: bool = True
     library: bool = False
     library_at_test: bool | None = False

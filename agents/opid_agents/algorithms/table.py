@@ -52,6 +52,7 @@ from opid_gym.named import did_you_mean, load_named
 _CONSTANT = {"success": -2.0, "failure": -2.0}
 _WINDOW = {"start": 20, "length": 50}
 _BOUNDS = {"low": 0.5, "high": 2.0}
+_SRPO = {"weight": 1.0, "alpha": 0.5, "top_k": 100, "strength": 1.0, "ema_rate": 0.05}
 
 
 def _distilling(name: str, advantage: Any, loss: Any, **options: Any) -> Algorithm:
@@ -124,14 +125,7 @@ _PUBLISHED = (
         teacher_weights="ema",
         distributions=True,
     ),
-    _distilling(
-        "srpo",
-        grpo,
-        srpo_loss,
-        constants={"weight": 1.0, "alpha": 0.5, "top_k": 100, "strength": 1.0, "ema_rate": 0.05},
-        teacher_weights="ema",
-        distributions=True,
-    ),
+    _distilling("srpo", grpo, srpo_loss, constants=_SRPO, teacher_weights="ema", distributions=True),
     _distilling(
         "ucob",
         grpo,
@@ -157,6 +151,16 @@ _OWN = (
     Algorithm("opid_disagree", opid_disagree, teacher="scores"),
     Algorithm("opid_gated", opid_gated, teacher="scores"),
     Algorithm("opid_window", opid_window, constants=_WINDOW, teacher="scores"),
+    Algorithm("opid_reply", opid, constants={"imitation_weight": 0.1}, teacher="scores", imitates="reply"),
+    _distilling(
+        "srpo_reply",
+        grpo,
+        srpo_loss,
+        constants={**_SRPO, "imitation_weight": 0.1},
+        teacher_weights="ema",
+        distributions=True,
+        imitates="reply",
+    ),
 )
 
 # What is constant in all of them needs no teacher; for those that are not named here it is `opid_constant`.
@@ -165,7 +169,7 @@ _CONTROLS = (
     Algorithm("opid_bounded_constant", opid_bounded_constant, constants=_CONSTANT | _BOUNDS, teacher="routing"),
     Algorithm("opid_disagree_constant", opid_disagree_constant, constants=_CONSTANT, teacher="routing"),
     Algorithm("opid_window_constant", opid_window_constant, constants=_CONSTANT | _WINDOW, teacher="routing"),
-    Algorithm("imitate_advice", grpo, constants={"weight": 0.1}, teacher="routing", imitates=True),
+    Algorithm("imitate_advice", grpo, constants={"imitation_weight": 0.1}, teacher="routing", imitates="advice"),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {

@@ -133,6 +133,8 @@ class TeacherScores:
         other_episode, other_step: as `episode` and `step`, with the skills of another task; None: not scored.
         distributions: the teacher's distributions at the tokens of each sample, under its step skill where it has one,
             else under its episode skill; None for samples without. Empty: not asked for.
+        replies: what the teacher itself says in the place of each sample's reply, under its step skill; None for
+            samples without one, and where the teacher came to no end. Empty: not asked for.
         occupancy: share of the re-scored prompts that are, skill removed, exactly what was sampled from: 1.0, or there
             is a bug. None: nothing was re-scored.
         rescored_tokens: prompt tokens that were scored for it ...
@@ -149,6 +151,7 @@ class TeacherScores:
     other_episode: Float[Tensor, "batch tokens"] | None = None
     other_step: Float[Tensor, "batch tokens"] | None = None
     distributions: Sequence[Distribution | None] = ()
+    replies: Sequence[Sequence[int] | None] = ()
 
     def to_cpu(self) -> TeacherScores:
         """With the distributions in the memory of the CPU, as the other scores are."""
@@ -167,6 +170,7 @@ class TeacherScores:
             if all(getattr(part, name) is not None for _, part in parts)
         }
         known = [one for _, part in parts for one in part.distributions]
+        said = [one for _, part in parts for one in part.replies]
         prompts = sum(part.rescored_prompts for _, part in parts)
         same = sum((part.occupancy or 0.0) * part.rescored_prompts for _, part in parts)
         return cls(
@@ -175,6 +179,7 @@ class TeacherScores:
             rescored_prompts=prompts,
             rescored_tokens=sum(part.rescored_tokens for _, part in parts),
             distributions=[known[i] for i in order.tolist()] if known else (),
+            replies=[said[i] for i in order.tolist()] if said else (),
         )
 
 

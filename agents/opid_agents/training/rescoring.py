@@ -13,7 +13,9 @@ from opid_agents.distributed import ALONE, Processes
 from opid_agents.lm import LMSettings, fit_prompt
 from opid_agents.policy import Policy
 from opid_agents.recipes.recipe import Recipe
+from opid_agents.sampling.sampler import Sampler, SamplingParams
 from opid_agents.skills.route import Route
+from opid_agents.streams import stream
 from opid_agents.training.batch import Batch, TeacherScores, pad, view_at
 from opid_agents.training.diagnostics import occupancy_share
 from opid_agents.training.scoring import owned, score_together
@@ -175,6 +177,44 @@ def rescore_with_skills(
             whole,
         ),
     )
+
+
+def teacher_replies(
+    sampler: Sampler, policy: Policy, settings: LMSettings, batch: Batch, *, temperature: float, seed: int
+) -> list[list[int] | None]:
+    """What the teacher says in the place of each sample's reply, with the sample's step skill in its prompt.
+
+    An episode's steps are asked for one after the other, so that what they have in common is computed once.
+
+    Args:
+        sampler, policy, settings: who speaks, and how prompts and replies are written.
+        batch: samples and their routes.
+        temperature: of the sampling.
+        seed: a reply depends on it, on its episode's number and on its step.
+
+    Returns:
+        Token ids; None for samples without a step skill, and for replies that were cut at the maximum of tokens.
+    """
+    replies: list[list[int] | None] = [None] * len(batch)
+    params = SamplingParams(settings.max_reply_tokens, temperature, settings.stop)
+    waves: dict[int, list[SkilledPrompt]] = {}
+    for prompt in skilled_prompts(policy, settings, batch, batch.routes):
+        if prompt.kind == "step":
+            waves.setdefault(batch.samples[prompt.sample].step, []).append(prompt)
+    for step, prompts in sorted(waves.items()):
+        episodes = [batch.samples[prompt.sample].trajectory for prompt in prompts]
+        samples = sampler.sample(
+            [prompt.ids for prompt in prompts],
+            params,
+            seeds=[stream(seed, episode, step) for episode in episodes],
+            keys=episodes,
+            constraints=[
+                settings.constraint(policy, batch.step_of(prompt.sample).admissible_actions) for prompt in prompts
+            ],
+        )
+        for prompt, reply, ended in zip(prompts, samples.reply_ids, samples.ended, strict=True):
+            replies[prompt.sample] = reply if ended else None
+    return replies
 
 
 def _masks(prompts: Sequence[SkilledPrompt], batch: int) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from opid_agents.algorithms.optimizer import set_rate
 from opid_agents.lm import LMSettings
 from opid_agents.policy import Policy
 from opid_agents.sampling.constraints import TokenMask
+from opid_agents.sampling.engine import HFSampler
 from opid_agents.skills.advice import advised_action, balance
 from opid_agents.skills.controls import other_task_skills, shuffle_skills
 from opid_agents.skills.extract import Skills
@@ -28,7 +29,14 @@ from opid_agents.training.batch import Batch, StepSample, outcome_of, step_sampl
 from opid_agents.training.extraction import append_unreadable, extract_together, skills_are_on, wanted_in
 from opid_agents.training.imitation import reply_to_imitate
 from opid_agents.training.player import weights_of
-from opid_agents.training.rescoring import rescore_old, rescore_with_skills, rescores_old, routed_only, together
+from opid_agents.training.rescoring import (
+    rescore_old,
+    rescore_with_skills,
+    rescores_old,
+    routed_only,
+    teacher_replies,
+    together,
+)
 from opid_agents.training.rollouts import play_part
 from opid_agents.training.token_log import token_texts
 from opid_agents.training.updates import LossData, UpdateResult, update_policy
@@ -173,7 +181,7 @@ def rescore(run: Run, batch: Batch, iteration: int) -> Batch:
             others = other_task_skills(batch.routes, tasks, random.Random(seed))
 
         def rescored(part: Batch, own: Sequence[int]) -> Batch:
-            return rescore_with_skills(
+            scored = rescore_with_skills(
                 teacher,
                 run.settings,
                 part,
@@ -182,6 +190,17 @@ def rescore(run: Run, batch: Batch, iteration: int) -> Batch:
                 distributions=run.algorithm.distributions,
                 top_k=run.constants.get("top_k") or None,
             )
+            if run.algorithm.imitates != "reply" or scored.teacher is None:
+                return scored
+            replies = teacher_replies(
+                HFSampler(teacher) if run.teacher is not None or run.sampler is None else run.sampler,
+                teacher,
+                run.settings,
+                part,
+                temperature=recipe.temperature,
+                seed=stream(recipe.seed, "teacher's reply", iteration),
+            )
+            return replace(scored, teacher=replace(scored.teacher, replies=replies))
 
         return together(batch, run.processes, rescored)
 
@@ -206,7 +225,7 @@ def update(run: Run, batch: Batch, iteration: int) -> UpdateResult:
                 scores,
                 mask,
                 () if batch.teacher is None else batch.teacher.distributions,
-                advice_to_imitate(run.policy, run.settings, batch) if algorithm.imitates else (),
+                what_to_imitate(run, batch),
                 batch.importance,
             ),
             recipe.loss,
@@ -246,6 +265,16 @@ def swap_skills(routes: Sequence[Route], tasks: Sequence[str], swap: Swap | None
     if swap == "other_task":
         return other_task_skills(routes, tasks, random.Random(seed))
     return list(routes)
+
+
+def what_to_imitate(run: Run, batch: Batch) -> list[tuple[Sequence[int], Sequence[int]]]:
+    """Prompts without skills, and the replies that are imitated after them (`Algorithm.imitates`)."""
+    if run.algorithm.imitates == "advice":
+        return advice_to_imitate(run.policy, run.settings, batch)
+    if run.algorithm.imitates == "reply" and batch.teacher is not None:
+        pairs = zip(batch.samples, batch.teacher.replies, strict=True)
+        return [(sample.prompt_ids, reply) for sample, reply in pairs if reply is not None]
+    return []
 
 
 def advice_to_imitate(policy: Policy, settings: LMSettings, batch: Batch) -> list[tuple[Sequence[int], Sequence[int]]]:

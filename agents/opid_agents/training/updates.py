@@ -143,7 +143,7 @@ def update_policy(
         on_row(len(batch))
 
     def imitate(batch: Sequence[Row], sums: _Sums, parts: int) -> None:
-        sums.add(_imitate(policy, batch, constants["weight"], maker.tokens / parts))
+        sums.add(_imitate(policy, batch, constants["imitation_weight"], maker.tokens / parts))
 
     rng = random.Random(seed)
     totals = _Sums()

@@ -250,6 +250,7 @@ ADVANTAGES: dict[str, Twin] = {
     "opid_bounded": lambda c, i, t, now: bounded(c, i, c.delta(i, t), 1.0, 0.5, 2.0),
     "opid_disagree": lambda c, i, t, now: opid(c, i, t, now) if c.disagrees[i] else outcome(c, i),
     "opid_gated": gated,
+    "opid_reply": opid,  # what is imitated besides is no advantage: see test_rescoring
     "opid_window": lambda c, i, t, now: opid(c, i, t, now) if 20 < now <= 70 else outcome(c, i),
     "opid_constant": lambda c, i, t, now: outcome(c, i) + weighted(c, i, -2.0),
     "opid_bounded_constant": lambda c, i, t, now: bounded(c, i, -2.0, 1.0, 0.5, 2.0),
@@ -356,6 +357,7 @@ TERMS: dict[str, tuple[float, Callable[[Case, int, int], Any]]] = {
     "sdft_reverse": (1.0, lambda c, i, t: difference(c, i, t, 1.0, None)),
     "sdpo": (1.0, sdpo),
     "srpo": (1.0, srpo),
+    "srpo_reply": (1.0, srpo),
     "ucob": (0.1, ucob),
     "opid_forward_kl": (0.1, lambda c, i, t: difference(c, i, t, 0.0, None)),
 }
@@ -366,7 +368,7 @@ def token_mean_loss(name: str, case: Case, now: int) -> torch.Tensor:
     total = torch.zeros((), dtype=torch.float64)
     for i, t in case.places:
         a = 0.0 if name in ALONE else ADVANTAGES.get(name, grpo)(case, i, t, now)
-        if name == "srpo" and case.routed(i) and not case.success[i]:
+        if name in ("srpo", "srpo_reply") and case.routed(i) and not case.success[i]:
             a = 0.0
         total = total + ppo(case, i, t, a) + regular(case, i, t)
         if term is not None and case.routed(i):

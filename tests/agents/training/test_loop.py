@@ -12,9 +12,11 @@ from opid_agents.algorithms import ALGORITHMS, Algorithm
 from opid_agents.algorithms.advantages import make_advantage
 from opid_agents.lm import LMAgent
 from opid_agents.policy import Policy
+from opid_agents.recipes import get_recipe
 from opid_agents.recipes.recipe import RecipeError, change
 from opid_agents.skills.extract import Extraction, Skills
 from opid_agents.skills.library import LibrarySkill, append
+from opid_agents.starts import bundled_start
 from opid_agents.training import loop
 from opid_agents.training.evaluation import evaluate_policy
 from opid_agents.training.extraction import load_for_test, make_extractor, wanted_in
@@ -167,6 +169,20 @@ def test_every_algorithm_runs_on_the_same_loop(name, start, tmp_path):
         assert (line["opid/rescored_tokens"] > 0) == (algorithm.teacher == "scores")
         assert line["opid/occupancy"] == (1.0 if algorithm.teacher != "none" else None)
         assert ("train/distillation" in line) == algorithm.distills
+        # This policy's replies never end, with a skill or without: there is no reply of a teacher to imitate.
+        assert ("train/imitation" in line) == (algorithm.imitates == "advice")
+
+
+def test_what_the_teacher_says_itself_is_imitated(tmp_path):
+    """The start of the questions follows hints, so what it says with a skill in its prompt comes to an end."""
+    recipe = change(
+        get_recipe("tiny-searchqa"),
+        ["algorithm=opid_reply", "constants.imitation_weight=1", "train_uniform_groups=true", "threads=1",
+         "iterations=1", "tasks_per_iteration=4", "evaluation.tasks=2"],
+    )  # fmt: skip
+    train(recipe, tmp_path / "run", policy=Policy.load(bundled_start(recipe)))
+    (line,) = metrics_of(tmp_path / "run")
+    assert line["train/imitation"] > 0
 
 
 def test_a_library_is_played_with_and_kept(start, tmp_path):

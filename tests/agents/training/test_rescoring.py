@@ -6,10 +6,19 @@ import pytest
 import torch
 from opid_agents.lm import LMAgent
 from opid_agents.policy import Policy
+from opid_agents.sampling.engine import HFSampler
+from opid_agents.sampling.sampler import SamplingParams
 from opid_agents.skills.route import Route
 from opid_agents.training.batch import Batch, step_samples
 from opid_agents.training.kept_teacher import Teacher
-from opid_agents.training.rescoring import rescore_old, rescore_with_skills, rescores_old, routed_only
+from opid_agents.training.rescoring import (
+    rescore_old,
+    rescore_with_skills,
+    rescores_old,
+    routed_only,
+    skilled_prompts,
+    teacher_replies,
+)
 from opid_agents.training.setup import lm_settings, make_envs
 from opid_agents.training.stages import action_start, kind_of_state
 from opid_agents.training.warm_start import make_start
@@ -58,6 +67,22 @@ def test_a_sample_without_a_skill_to_contrast_with_hears_none(played):
     assert teacher.step_mask.nonzero()[:, 0].tolist() == [1]
     assert not teacher.episode_mask.any()
     assert not torch.equal(teacher.other_step[1], teacher.step[1])
+
+
+def test_the_teachers_own_reply_is_one_to_the_prompt_with_the_step_skill(played):
+    policy, settings, batch = played
+    sampler = HFSampler(policy)
+    given = (sampler, policy, settings)
+    replies = teacher_replies(*given, batch, temperature=0.0, seed=0)
+    asked = [prompt for prompt in skilled_prompts(policy, settings, batch, batch.routes) if prompt.kind == "step"]
+    alone = sampler.sample([p.ids for p in asked], SamplingParams(settings.max_reply_tokens, 0.0, settings.stop))
+    expected = [reply if ended else None for reply, ended in zip(alone.reply_ids, alone.ended, strict=True)]
+    assert [replies[i] for i in (1, 2)] == expected
+    assert [i for i, reply in enumerate(replies) if reply is not None and i not in (1, 2)] == []
+    # Sampled: equal seeds give equal replies, and a part of the batch those of the whole.
+    drawn = teacher_replies(*given, batch, temperature=1.0, seed=3)
+    assert teacher_replies(*given, batch, temperature=1.0, seed=3) == drawn
+    assert teacher_replies(*given, batch.take([0, 2]), temperature=1.0, seed=3) == [drawn[0], drawn[2]]
 
 
 def test_routing_alone_scores_nothing(played):

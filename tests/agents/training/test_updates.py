@@ -138,7 +138,7 @@ def test_advice_is_imitated_beside_the_loss():
     data = LossData(samples, outcome(torch.zeros_like(advantage.advantages)), imitated=[lesson])
     result = update_policy(
         policy, optimizer, get_algorithm("imitate_advice"), data, LossSettings(), OptimizerSettings(max_grad_norm=1e9),
-        temperature=1.0, seed=0, constants={"weight": 1.0},
+        temperature=1.0, seed=0, constants={"imitation_weight": 1.0},
     )  # fmt: skip
     assert result.metrics["imitation"] == pytest.approx(-sum(before) / 13, rel=1e-4)  # by token of the batch
     assert sum(policy.score([lesson[0]], [lesson[1]])[0]) > sum(before)
