@@ -28,6 +28,7 @@ MEASURES = {
 START = "vanilla"
 SEEDS_FOR_A_CLAIM = 10
 _DIGITS = 6  # of stored figures: more than anyone reads, fewer than differ from machine to machine
+_LEAST_BASE = 0.01  # success or area below which a gain in per cent of it says nothing
 
 Seeds = Mapping[int, Cell]
 
@@ -206,7 +207,7 @@ def _comparison(name: str, against: str, both: Sequence[tuple[float, float]]) ->
         "algorithm": name,
         "against": against,
         "difference": interval(differences),
-        "relative": fmean(differences) / base if base else None,
+        "relative": fmean(differences) / base if base >= _LEAST_BASE else None,
         "p": p_value(differences),
         "improvement": improvement(values, others),
         "improvement_bounds": improvement_interval(values, others),
