@@ -21,7 +21,9 @@ import torch
 from torch.profiler import record_function
 
 from opid_agents.algorithms import Algorithm, get_algorithm
+from opid_agents.algorithms.auxiliary import teacher_alone
 from opid_agents.algorithms.optimizer import make_optimizer
+from opid_agents.algorithms.shaping import opsd
 from opid_agents.distributed import ALONE, Processes
 from opid_agents.lm import LMSettings
 from opid_agents.policy import Policy
@@ -180,6 +182,8 @@ class Run:
                     raise ValueError(f"{str(out)!r} cannot go on with the same numbers, its start is damaged: {wrong}")
                 begun = _Begun(folder, checkpoint, Progress() if checkpoint is None else load_progress(checkpoint))
                 _mend_records(begun, watch)
+                if begun.progress.iteration == 0 and (trap := _penalty_trap(recipe, algorithm)) is not None:
+                    watch.warn(trap)
                 loggers = open_loggers(recipe, folder.path, after=begun.progress.iteration)
                 for logger in loggers:
                     stack.callback(logger.close)
@@ -454,6 +458,19 @@ def _mend_records(begun: _Begun, watch: Watcher) -> None:
         watch.warn(f"A part of the run's records is lost, the run itself is not: {lack}.")
     if begun.checkpoint is not None or repeated:
         watch.resumed(begun.progress.iteration, repeated)
+
+
+def _penalty_trap(recipe: Recipe, algorithm: Algorithm) -> str | None:
+    """What is to be known before groups are trained in which penalties alone tell steps apart; None: nothing."""
+    trained = not algorithm.needs_variance and algorithm.advantage not in (None, opsd, teacher_alone)
+    scaled = recipe.invalid_penalty > 0 and recipe.advantage.mode == "mean_std_norm"
+    if recipe.train_uniform_groups or not trained or not scaled:
+        return None
+    return (
+        f"algorithm={algorithm.name} also trains groups that fail as a whole. There invalid_penalty="
+        f"{recipe.invalid_penalty:g} alone tells steps apart and, divided by its own spread, weighs as much as an "
+        "outcome: a small policy may learn valid and useless actions. invalid_penalty=0 avoids that."
+    )
 
 
 def _needs_start(recipe: Recipe, algorithm: Algorithm, checkpoint: Path) -> bool:

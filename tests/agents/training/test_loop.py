@@ -368,6 +368,23 @@ class Interrupted(Silent):
         self.warnings.append(text)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (("algorithm=gigpo",), 1),
+        (("algorithm=sdar",), 1),
+        (("algorithm=gigpo", "invalid_penalty=0"), 0),
+        (("algorithm=gigpo", "advantage.mode=mean_norm"), 0),
+        (("algorithm=grpo",), 0),
+        (("algorithm=sdpo",), 0),
+    ],
+)
+def test_penalties_that_would_weigh_as_much_as_outcomes_are_told_of(changes, told, start, tmp_path):
+    watch = Interrupted()
+    with Run.open(tiny_recipe("iterations=0", *changes), tmp_path / "run", policy=Policy.load(start), watch=watch):
+        assert [text.split(" also ")[0] for text in watch.warnings] == [changes[0]] * told
+
+
 @pytest.mark.parametrize(("stage", "kept"), [("roll out", 2), ("update", 0)])
 def test_a_run_that_is_interrupted_keeps_its_finished_iterations(stage, kept, run, start, tmp_path):
     recipe, out = change(RECIPE, ["checkpoint_every=100"]), tmp_path / "run"
