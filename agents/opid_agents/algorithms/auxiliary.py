@@ -19,6 +19,7 @@ from opid_agents.algorithms.distillation import (
     gated_pull,
     importance,
     reverse_kl,
+    until_disagreement,
     weighted_k3,
 )
 from opid_agents.algorithms.distributions import divergence, entropy
@@ -111,17 +112,35 @@ def srpo_loss(inputs: LossInputs) -> LossOutput:
     """
     if inputs.teacher_mask is None:
         return distillation_loss(inputs, lambda it: torch.zeros_like(it.log_probs), weight=0.0)
-    failed = ~inputs.needed("success")[inputs.sample]
-    routed = failed & (inputs.teacher_mask != 0)
+    routed = ~inputs.needed("success")[inputs.sample] & (inputs.teacher_mask != 0)
+    return _taught(inputs, routed, routed)
+
+
+def srpo_reply_loss(inputs: LossInputs) -> LossOutput:
+    """`srpo_loss` up to the first token of a reply in whose place the teacher would have said another. Of our own.
+
+    What the teacher says itself is imitated besides (`opid_agents.algorithms.algorithm.Algorithm.imitates`): it goes on
+    where the policy's reply is of no more use. Constants: those of `srpo_loss`.
+    """
+    if inputs.teacher_mask is None:
+        return srpo_loss(inputs)
+    routed = ~inputs.needed("success")[inputs.sample] & (inputs.teacher_mask != 0)
+    likeliest = inputs.needed("teacher_distribution").log_probs.amax(-1)
+    heard = until_disagreement(inputs.needed("teacher_log_probs"), likeliest, inputs.sample, inputs.position, routed)
+    return _taught(inputs, routed, heard)
+
+
+def _taught(inputs: LossInputs, routed: Tensor, heard: Tensor) -> LossOutput:
+    """GRPO's loss without the tokens that are `routed`, and the divergence to the teacher at those that are `heard`."""
     constants = inputs.constants
 
     def term(it: LossInputs) -> Tensor:
-        surprise = _scatter(routed, entropy(it.needed("teacher_distribution").rows(routed).outcomes()))
-        weight = confidence_weights(surprise, it.sample, routed, strength=constants["strength"])
+        surprise = _scatter(heard, entropy(it.needed("teacher_distribution").rows(heard).outcomes()))
+        weight = confidence_weights(surprise, it.sample, heard, strength=constants["strength"])
         return weight * _divergence(it, constants["alpha"])
 
     advantages = torch.where(routed, 0.0, inputs.advantages)
-    changed = replace(inputs, advantages=advantages, teacher_mask=routed)
+    changed = replace(inputs, advantages=advantages, teacher_mask=heard)
     return distillation_loss(changed, term, weight=constants["weight"])
 
 

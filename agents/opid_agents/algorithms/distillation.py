@@ -19,6 +19,8 @@ from torch import Tensor
 from opid_agents.algorithms.losses import kl_divergence
 from opid_agents.algorithms.shapes import require_like, require_matrix
 
+_TIE = 1e-3  # nats between two computations of one log-probability
+
 
 # -- Advantages, [B, L] --
 @torch.no_grad()
@@ -132,6 +134,35 @@ def gated_pull(
     require_like("teacher_log_probs", teacher_log_probs, log_probs)
     gap = teacher_log_probs.detach() - log_probs
     return torch.sigmoid(sharpness * gap.detach()) * gap
+
+
+def until_disagreement(
+    sampled: Float[Tensor, " tokens"],
+    likeliest: Float[Tensor, " tokens"],
+    sample: Int[Tensor, " tokens"],
+    position: Int[Tensor, " tokens"],
+    routed: Bool[Tensor, " tokens"],
+) -> Bool[Tensor, " tokens"]:
+    """The routed tokens of each reply, up to the first one in whose place the teacher would have said another.
+
+    After that token the teacher goes on from what it would not have said, and what it expects there means little.
+
+    Args:
+        sampled: log-probabilities that the teacher gives to the sampled tokens ...
+        likeliest: ... and to the likeliest token in the place of each.
+        sample, position: of each token: its sample, and its place in the reply.
+        routed: which tokens have a teacher.
+
+    >>> one = torch.tensor([0, 0, 0])
+    >>> until_disagreement(torch.tensor([-0.1, -3.0, -0.1]), torch.tensor([-0.1, -0.1, -0.1]), one, torch.arange(3),
+    ...     one == 0)
+    tensor([ True,  True, False])
+    """
+    wrong = routed & (sampled < likeliest - _TIE)
+    never = int(position.max()) + 1 if len(position) else 0
+    first = torch.full((int(sample.max()) + 1 if len(sample) else 0,), never, device=position.device)
+    first = first.scatter_reduce(0, sample[wrong], position[wrong], "amin")
+    return routed & (position <= first[sample])
 
 
 def importance(

@@ -25,6 +25,7 @@ from opid_agents.algorithms.auxiliary import (
     sdpo_loss,
     skill_sd_loss,
     srpo_loss,
+    srpo_reply_loss,
     teacher_alone,
     ucob_loss,
 )
@@ -155,7 +156,7 @@ _OWN = (
     _distilling(
         "srpo_reply",
         grpo,
-        srpo_loss,
+        srpo_reply_loss,
         constants={**_SRPO, "imitation_weight": 0.1},
         teacher_weights="ema",
         distributions=True,

@@ -338,6 +338,18 @@ def srpo(case, i, t):
     return sure[t] / statistics.mean(sure) * difference(case, i, t, 0.5, 3)
 
 
+def srpo_reply(case, i, t):
+    if case.success[i]:
+        return 0.0
+    likeliest = [int(case.teacher(i)[i, s].argmax()) for s in range(case.lengths[i])]
+    wrong = [s for s in range(case.lengths[i]) if likeliest[s] != case.tokens[i, s]]
+    heard = range(min(wrong) + 1 if wrong else case.lengths[i])
+    if t not in heard:
+        return 0.0
+    sure = [math.exp(float((p * p.log()).sum())) for _, p in (outcomes(case, i, s, 3) for s in heard)]
+    return sure[t] / statistics.mean(sure) * difference(case, i, t, 0.5, 3)
+
+
 def ucob(case, i, t):
     same = [case.returns[j] for j in range(6) if (case.task[j], case.anchor[j]) == (case.task[i], case.anchor[i])]
     gap = max(same) - case.returns[i]
@@ -357,7 +369,7 @@ TERMS: dict[str, tuple[float, Callable[[Case, int, int], Any]]] = {
     "sdft_reverse": (1.0, lambda c, i, t: difference(c, i, t, 1.0, None)),
     "sdpo": (1.0, sdpo),
     "srpo": (1.0, srpo),
-    "srpo_reply": (1.0, srpo),
+    "srpo_reply": (1.0, srpo_reply),
     "ucob": (0.1, ucob),
     "opid_forward_kl": (0.1, lambda c, i, t: difference(c, i, t, 0.0, None)),
 }
