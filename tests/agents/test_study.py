@@ -25,11 +25,13 @@ STUDIES = (
     "screen_weak_households",
     "study",
     "study_decisive",
+    "study_homes",
     "study_households",
     "study_searchqa",
     "study_shop",
     "study_shop8",
     "study_weak",
+    "study_weak_imitation",
     "study_weak_mixed",
     "study_weak_start",
 )
@@ -218,6 +220,15 @@ def test_the_committed_tables_are_those_of_the_committed_results(name, tmp_path)
     page.report(tmp_path)
     for file in ("results.jsonl", "summary.json", "report.md"):
         assert (tmp_path / file).read_text() == (stored / file).read_text(), file
+
+
+def test_committed_screens_are_cells_that_say_what_they_ran():
+    files = sorted((RESULTS / "screens").glob("*.jsonl"))
+    assert len(files) > 10
+    for file in files:
+        found = [cells.Cell(**json.loads(line)) for line in file.read_text().splitlines()]
+        assert found and len({cell.key for cell in found}) == len(found), file.name
+        assert all(cell.changes and cell.start_sha256 and len(cell.passes) == 4 for cell in found), file.name
 
 
 def test_the_page_on_evidence_has_the_figures_of_the_committed_reports():
