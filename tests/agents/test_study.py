@@ -227,7 +227,8 @@ def test_committed_screens_are_cells_that_say_what_they_ran():
     assert len(files) > 10
     for file in files:
         found = [cells.Cell(**json.loads(line)) for line in file.read_text().splitlines()]
-        assert found and len({cell.key for cell in found}) == len(found), file.name
+        assert found, file.name
+        assert len({cell.key for cell in found}) == len(found), file.name
         assert all(cell.changes and cell.start_sha256 and len(cell.passes) == 4 for cell in found), file.name
 
 
