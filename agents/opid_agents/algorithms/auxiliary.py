@@ -5,6 +5,7 @@ Most add it to GRPO's loss with the constant ``weight``; those that distil alone
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -110,10 +111,7 @@ def srpo_loss(inputs: LossInputs) -> LossOutput:
     how sure the teacher is (`opid_agents.algorithms.distillation.confidence_weights`). Constants: ``weight``, ``alpha``
     and ``top_k`` as in `sdpo_loss`, ``strength`` of the weighting.
     """
-    if inputs.teacher_mask is None:
-        return distillation_loss(inputs, lambda it: torch.zeros_like(it.log_probs), weight=0.0)
-    routed = ~inputs.needed("success")[inputs.sample] & (inputs.teacher_mask != 0)
-    return _taught(inputs, routed, routed)
+    return _failures_taught(inputs, lambda routed: routed)
 
 
 def srpo_reply_loss(inputs: LossInputs) -> LossOutput:
@@ -122,16 +120,26 @@ def srpo_reply_loss(inputs: LossInputs) -> LossOutput:
     What the teacher says itself is imitated besides (`opid_agents.algorithms.algorithm.Algorithm.imitates`): it goes on
     where the policy's reply is of no more use. Constants: those of `srpo_loss`.
     """
+
+    def hear(routed: Tensor) -> Tensor:
+        likeliest = inputs.needed("teacher_distribution").log_probs.amax(-1)
+        sampled = inputs.needed("teacher_log_probs")
+        return until_disagreement(sampled, likeliest, inputs.sample, inputs.position, routed)
+
+    return _failures_taught(inputs, hear)
+
+
+def _failures_taught(inputs: LossInputs, hear: Callable[[Tensor], Tensor]) -> LossOutput:
+    """GRPO's loss without failed replies that have a teacher, and the divergence to it at the tokens where it is heard.
+
+    Args:
+        inputs: of the loss.
+        hear: from the tokens of these replies to those among them where the teacher is heard.
+    """
     if inputs.teacher_mask is None:
-        return srpo_loss(inputs)
+        return distillation_loss(inputs, lambda it: torch.zeros_like(it.log_probs), weight=0.0)
     routed = ~inputs.needed("success")[inputs.sample] & (inputs.teacher_mask != 0)
-    likeliest = inputs.needed("teacher_distribution").log_probs.amax(-1)
-    heard = until_disagreement(inputs.needed("teacher_log_probs"), likeliest, inputs.sample, inputs.position, routed)
-    return _taught(inputs, routed, heard)
-
-
-def _taught(inputs: LossInputs, routed: Tensor, heard: Tensor) -> LossOutput:
-    """GRPO's loss without the tokens that are `routed`, and the divergence to the teacher at those that are `heard`."""
+    heard = hear(routed)
     constants = inputs.constants
 
     def term(it: LossInputs) -> Tensor:
