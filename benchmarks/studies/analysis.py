@@ -78,7 +78,8 @@ def controls_of(name: str) -> list[str]:
     if algorithm is None or algorithm.teacher != "scores" or algorithm.swap is not None:
         return ["grpo"]
     constant = f"{name}_constant" if f"{name}_constant" in ALGORITHMS else "opid_constant"
-    return ["grpo", "gigpo", constant, f"{name}_random_skill", f"{name}_other_task_skill", "imitate_advice"]
+    imitation = ["imitate_advice", *(["srpo_advice"] if name in ("srpo", "srpo_reply") else [])]
+    return ["grpo", "gigpo", constant, f"{name}_random_skill", f"{name}_other_task_skill", *imitation]
 
 
 def known(seeds: Iterable[Cell], measure: str) -> list[float]:

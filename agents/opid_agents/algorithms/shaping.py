@@ -228,6 +228,18 @@ def opid_window_constant(inputs: AdvantageInputs) -> Advantage:
     return opid_window(constant_shift(inputs))
 
 
+def srpo_advice(inputs: AdvantageInputs) -> Advantage:
+    """Control without a teacher for `srpo` and `srpo_reply`: failed replies that have a skill hear no outcome either.
+
+    What these learn from is the advice itself, which is imitated (`Algorithm.imitates`).
+    """
+    batch, device = len(inputs.response_mask), inputs.response_mask.device
+    failed = ~sample_mask("success", inputs.needed("success"), batch, device)
+    _, taught = teacher_scores(inputs)
+    advantages = torch.where(failed[:, None] & taught, 0.0, outcome(inputs))
+    return make_advantage(advantages, inputs.response_mask)
+
+
 def _raw(inputs: AdvantageInputs, **weights: float) -> AdvantageInputs:
     """Inputs whose shifts are neither centred nor normalised nor clipped."""
     plain = {"center": False, "normalize": False, "clip": None, **weights}

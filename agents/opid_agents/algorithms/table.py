@@ -8,7 +8,8 @@ called ``..._as_released``. ``opid_...`` are forms of our own, except ``opid`` a
 
 For everything with a teacher there are controls: its teacher with the wrong skills (``..._random_skill``,
 ``..._other_task_skill``), everything but its teacher (``..._constant``, or ``opid_constant``), and for all of them
-``imitate_advice``. A gain that a control has as well does not come from what the control lacks.
+``imitate_advice`` (``srpo_advice`` for those that take failures out of the outcome's term). A gain that a control has
+as well does not come from what the control lacks.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from opid_agents.algorithms.shaping import (
     opsd,
     rlcsd,
     rlsd,
+    srpo_advice,
     stepopsd,
 )
 from opid_gym.named import did_you_mean, load_named
@@ -171,6 +173,14 @@ _CONTROLS = (
     Algorithm("opid_disagree_constant", opid_disagree_constant, constants=_CONSTANT, teacher="routing"),
     Algorithm("opid_window_constant", opid_window_constant, constants=_CONSTANT | _WINDOW, teacher="routing"),
     Algorithm("imitate_advice", grpo, constants={"imitation_weight": 0.1}, teacher="routing", imitates="advice"),
+    Algorithm(
+        "srpo_advice",
+        srpo_advice,
+        constants={"imitation_weight": 0.1},
+        teacher="routing",
+        imitates="advice",
+        needs_variance=False,
+    ),
 )
 
 ALGORITHMS: dict[str, Algorithm] = {

@@ -256,6 +256,7 @@ ADVANTAGES: dict[str, Twin] = {
     "opid_bounded_constant": lambda c, i, t, now: bounded(c, i, -2.0, 1.0, 0.5, 2.0),
     "opid_disagree_constant": lambda c, i, t, now: outcome(c, i) + (weighted(c, i, -2.0) if c.disagrees[i] else 0.0),
     "opid_window_constant": lambda c, i, t, now: outcome(c, i) + (weighted(c, i, -2.0) if 20 < now <= 70 else 0.0),
+    "srpo_advice": lambda c, i, t, now: 0.0 if c.routed(i) and not c.success[i] else outcome(c, i),
 }
 ALONE = {"opsd_as_released", "opsd_full", "sdpo", "sdft", "sdft_reverse"}  # no outcome
 
