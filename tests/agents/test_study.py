@@ -27,6 +27,8 @@ STUDIES = (
     "study_decisive",
     "study_homes",
     "study_households",
+    "study_questions_imitation",
+    "study_questions_imitation4",
     "study_searchqa",
     "study_shop",
     "study_shop8",
