@@ -11,8 +11,11 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from opid_agents.recipes import get_recipe
+from opid_agents.skills.advice import advised_action
 from scipy.stats import mannwhitneyu
 
+from opid_gym.trajectory import Step, StepHindsight, Trajectory
 from tests.patience import SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +45,7 @@ measures = importlib.import_module("studies.measures")
 analysis = importlib.import_module("studies.analysis")
 cells = importlib.import_module("studies.cells")
 page = importlib.import_module("studies.page")
+half = importlib.import_module("studies.half")
 study = importlib.import_module("study")
 
 
@@ -246,6 +250,20 @@ def test_the_page_on_evidence_has_the_figures_of_the_committed_reports():
     for drawn, name in (("evidence.svg", "study_searchqa"), ("evidence-weak.svg", "study_weak_start")):
         figure = RESULTS / name / "tiny-searchqa-differences.svg"
         assert (ROOT / "docs" / "assets" / drawn).read_bytes() == figure.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("better", "said"),
+    [("take mug 1 from desk 2", "take mug 1"), ("answer[Mount Cook]", "answer[Mount"), ("answer[Lima]", "answer[Li")],
+)
+def test_half_an_advice_is_no_action_that_could_be_imitated(better, said):
+    told = StepHindsight(True, better=better, decisive=True)
+    step = Step("a desk", "look", 0.0, "a desk", admissible_actions=("look", better), hindsight=told)
+    [[skills]] = (
+        half.HalfAdvice(get_recipe("tiny-alfworld")).extract_all([[Trajectory("1", "any", "t", [step])]]).skills
+    )
+    assert skills.step_skills == {0: said}
+    assert advised_action(step, skills.step_skills[0]) is None
 
 
 def test_a_study_runs_in_two_processes_and_goes_on(tmp_path, monkeypatch, capsys):
