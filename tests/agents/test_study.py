@@ -35,6 +35,7 @@ STUDIES = (
     "study_searchqa",
     "study_shop",
     "study_shop8",
+    "study_shop_skills",
     "study_weak",
     "study_weak_imitation",
     "study_weak_mixed",
